@@ -1,0 +1,126 @@
+//! Which header fields are the host's alone, and the bounds on what a filter may put into a head. Pure rules on
+//! names and values; knows no exchange.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::exchange::Refusal;
+
+/// The most fields that a filter may leave in one head, values of one name each counted.
+pub const MAX_FIELDS: usize = 256;
+/// The longest value that a filter may set, in bytes.
+pub const MAX_VALUE: usize = 32 * 1024;
+/// The most bytes of names and values that a filter may leave in one head.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Hop-by-hop fields (RFC 9110 section 7.6.1): they are about one connection, never forwarded, and no filter
+/// may set them.
+pub const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Fields that say how a message is framed or routed and may therefore not stand in trailers (RFC 9110 section
+/// 6.5.1), with those that decide who somebody is.
+const NOT_IN_TRAILERS: [&str; 9] = [
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "host",
+    "set-cookie",
+    "x-forwarded-for",
+];
+
+/// Whether the host alone decides on a field of a head.
+pub fn is_hosts(name: &str) -> bool {
+    name == "host" || name == "content-length" || HOP_BY_HOP.contains(&name)
+}
+
+/// Whether a field may stand in trailers.
+pub fn may_trail(name: &str) -> bool {
+    !is_hosts(name) && !NOT_IN_TRAILERS.contains(&name)
+}
+
+/// Reads a name that a filter gave.
+///
+/// # Errors
+/// [`Refusal::InvalidName`] for what is no token.
+pub fn name(name: &str) -> Result<HeaderName, Refusal> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::InvalidName)
+}
+
+/// Reads a value that a filter gave.
+///
+/// # Errors
+/// [`Refusal::InvalidValue`] for control characters, [`Refusal::TooLarge`] over [`MAX_VALUE`].
+pub fn value(value: &[u8]) -> Result<HeaderValue, Refusal> {
+    if value.len() > MAX_VALUE {
+        return Err(Refusal::TooLarge);
+    }
+    HeaderValue::from_bytes(value).map_err(|_| Refusal::InvalidValue)
+}
+
+/// Checks that a head has room for one more field of the given size.
+///
+/// # Errors
+/// [`Refusal::TooLarge`].
+pub fn room(fields: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Result<(), Refusal> {
+    if fields.len() >= MAX_FIELDS {
+        return Err(Refusal::TooLarge);
+    }
+    // Only a head that could be too large is added up: few fields with a short new one can't be, because the
+    // client's or upstream's head was bounded when it came.
+    if fields.len() > 32 || value.len() > 1024 {
+        let held: usize = fields
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        if held + name.as_str().len() + value.len() > MAX_HEAD {
+            return Err(Refusal::TooLarge);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_would_break_a_line_are_refused() {
+        for bad in [&b"a\r\nb"[..], b"a\nb", b"a\0b", b"\x7f"] {
+            assert_eq!(value(bad), Err(Refusal::InvalidValue));
+        }
+        assert!(value(b"caf\xe9").is_ok());
+        assert_eq!(value(&vec![b'a'; MAX_VALUE + 1]), Err(Refusal::TooLarge));
+    }
+
+    #[test]
+    fn names_are_tokens() {
+        for bad in ["", "a b", "a:", "a\r\n", "é"] {
+            assert_eq!(name(bad), Err(Refusal::InvalidName), "{bad:?}");
+        }
+        assert_eq!(name("X-A").unwrap(), "x-a");
+    }
+
+    #[test]
+    fn a_head_does_not_grow_without_bound() {
+        let mut fields = HeaderMap::new();
+        let big = value(&vec![b'a'; 30 * 1024]).unwrap();
+        let name = name("x-big").unwrap();
+        let mut added = 0;
+        while room(&fields, &name, &big).is_ok() {
+            fields.append(name.clone(), big.clone());
+            added += 1;
+        }
+        assert_eq!(added, 2);
+    }
+}
