@@ -59,8 +59,10 @@ pub(crate) fn run(workspace: &Workspace, once: bool) -> Result<bool> {
 
     let stage = Stage::set(workspace)?;
     let upstream = echo::start()?;
-    let listen = proxy::free_address(8080)?;
-    let admin = proxy::free_address(9901)?;
+    // Readers get the ports that the documentation names, if they are free; nobody types the others.
+    let (listen, admin) = if once { (0, 0) } else { (8080, 9901) };
+    let listen = proxy::free_address(listen)?;
+    let admin = proxy::free_address(admin)?;
     let configuration = stage.folder.join("tidegate.toml");
     let text = CONFIGURATION
         .replace("@LISTEN@", &listen.to_string())

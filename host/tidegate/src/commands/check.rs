@@ -1,0 +1,256 @@
+//! `tidegate check`: everything that `run` does before it opens a port, with every mistake told.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidegate_core::clock::SystemClock;
+use tidegate_core::metrics::Registry;
+use tidegate_core::phase::Phase;
+use tidegate_core::services::{Limiter, Services, Store, StoreError, Verdict};
+use tidegate_wasm::{Compiled, Engine, EngineOptions, LoadError};
+
+use crate::config::checked::{Checked, Filter};
+use crate::config::environment::Environment;
+use crate::config::{self, Options, Outcome};
+use crate::diagnostic::Mistake;
+use crate::load::{self, Fault};
+use crate::logging::GuestLog;
+
+/// What was found out about a filter that loads.
+struct Sound {
+    kind: String,
+    phases: String,
+}
+
+/// Checks configuration and filters.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let Outcome {
+        checked,
+        mut mistakes,
+        warnings,
+        file,
+    } = config::load(options, &Environment::Process);
+    let mut sound = BTreeMap::new();
+    if let Some(checked) = &checked {
+        match Engine::new(EngineOptions {
+            cache: checked.server.cache.clone(),
+        }) {
+            Ok(engine) => mistakes.extend(load_all(&engine, checked, &mut sound)),
+            Err(error) => mistakes.push(Mistake::of("tidegate", &error.to_string())),
+        }
+    }
+    mistakes.sort_by_cached_key(|mistake| mistake.order(&file.display().to_string()));
+    super::report(&mistakes, &warnings);
+    match checked {
+        Some(checked) if mistakes.is_empty() => {
+            let name = if file.exists() {
+                file.display().to_string()
+            } else {
+                "no configuration file".to_owned()
+            };
+            super::result(&summary(&name, &checked, &sound))
+        }
+        _ => {
+            let count = mistakes.len();
+            let plural = if count == 1 { "" } else { "s" };
+            super::message(&format!("{count} mistake{plural}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Loads every filter once, those included that no route uses.
+fn load_all(
+    engine: &Engine,
+    checked: &Checked,
+    sound: &mut BTreeMap<String, Sound>,
+) -> Vec<Mistake> {
+    let services = services();
+    let mut compiled: BTreeMap<PathBuf, Option<Arc<Compiled>>> = BTreeMap::new();
+    let mut mistakes = Vec::new();
+    for filter in &checked.filters {
+        // What is wrong with its settings, or that it is not there, was told before.
+        if filter.fault.is_some() || !(filter.used || filter.file.exists()) {
+            continue;
+        }
+        let compiled = compiled.entry(filter.file.clone()).or_insert_with(|| {
+            let compiled = load::compile(engine, &filter.file);
+            compiled
+                .map_err(|fault| mistakes.push(wrong_file(filter, &fault)))
+                .ok()
+        });
+        let Some(compiled) = compiled else {
+            continue;
+        };
+        let schema = compiled.manifest().and_then(|it| it.config_schema.as_ref());
+        let by_schema = schema
+            .map(|schema| config::config_mistakes(filter, schema))
+            .unwrap_or_default();
+        if !by_schema.is_empty() {
+            mistakes.extend(by_schema);
+            continue;
+        }
+        match load::load(engine, compiled, filter, &services) {
+            Ok(module) => {
+                let phases: Vec<_> = module
+                    .interests()
+                    .phases
+                    .iter()
+                    .map(|it| it.name())
+                    .collect();
+                sound.insert(
+                    filter.name.to_string(),
+                    Sound {
+                        kind: compiled.kind().to_string(),
+                        phases: phases.join(", "),
+                    },
+                );
+            }
+            Err(error) => mistakes.push(refused(filter, &error)),
+        }
+    }
+    mistakes
+}
+
+fn wrong_file(filter: &Filter, fault: &Fault) -> Mistake {
+    Mistake::of(filter.file.display(), &fault.to_string())
+}
+
+/// File, phase and the guest's own words, and where its configuration is written.
+fn refused(filter: &Filter, error: &LoadError) -> Mistake {
+    let message = match error {
+        LoadError::Refused { .. } => format!("in {}: {error}", Phase::Configure),
+        error => error.to_string(),
+    };
+    let mistake = Mistake::of(filter.file.display(), &message);
+    match &filter.config_origin {
+        Some(origin) if error.phase().is_some() && origin.is_written() => {
+            mistake.other(origin.key_place(), "its configuration is written here")
+        }
+        _ => mistake,
+    }
+}
+
+/// What is configured, in a few lines.
+fn summary(file: &str, checked: &Checked, sound: &BTreeMap<String, Sound>) -> String {
+    let mut text = format!(
+        "{file}: no mistakes; {}, {}, {}\n",
+        count(checked.routes.len(), "route"),
+        count(checked.upstreams.len(), "upstream"),
+        count(sound.len(), "filter"),
+    );
+    for route in &checked.routes {
+        let names: Vec<&str> = route
+            .filters
+            .iter()
+            .filter_map(|index| checked.filters.get(*index))
+            .map(|filter| &*filter.name)
+            .collect();
+        let upstream = route
+            .upstream
+            .and_then(|index| checked.upstreams.get(index));
+        let upstream = upstream.map_or("no upstream", |upstream| &*upstream.name);
+        let through = if names.is_empty() {
+            String::new()
+        } else {
+            format!(" through {}", names.join(", "))
+        };
+        text.push_str(&format!("  route {} to {upstream}{through}\n", route.name));
+    }
+    for upstream in &checked.upstreams {
+        let endpoints = upstream.endpoints.join(", ");
+        text.push_str(&format!("  upstream {}: {endpoints}\n", upstream.name));
+    }
+    for filter in &checked.filters {
+        let Some(sound) = sound.get(&*filter.name) else {
+            continue;
+        };
+        let unused = if filter.used { "" } else { ", on no route" };
+        text.push_str(&format!(
+            "  filter {}: {}, {}, for {}{unused}\n",
+            filter.name,
+            filter.file.display(),
+            sound.kind,
+            if sound.phases.is_empty() {
+                "no phase"
+            } else {
+                &sound.phases
+            },
+        ));
+    }
+    text
+}
+
+fn count(number: usize, word: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {word}{plural}")
+}
+
+/// Services for a filter that only reads its configuration.
+fn services() -> Services {
+    Services {
+        store: Arc::new(Nothing),
+        limiter: Arc::new(Nothing),
+        metrics: Arc::new(Registry::default()),
+        log: Arc::new(GuestLog),
+        clock: Arc::new(SystemClock),
+    }
+}
+
+/// A store that keeps nothing and a limiter that refuses nothing: a check leaves no traces.
+#[derive(Debug)]
+struct Nothing;
+
+impl Store for Nothing {
+    fn get(&self, _: &str, _: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+
+    fn set(
+        &self,
+        _: &str,
+        _: &str,
+        _: Bytes,
+        _: Option<std::time::Duration>,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn delete(&self, _: &str, _: &str) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn compare_and_swap(
+        &self,
+        _: &str,
+        _: &str,
+        expected: Option<&[u8]>,
+        _: Bytes,
+        _: Option<std::time::Duration>,
+    ) -> Result<bool, StoreError> {
+        Ok(expected.is_none())
+    }
+
+    fn increment(
+        &self,
+        _: &str,
+        _: &str,
+        delta: i64,
+        _: Option<std::time::Duration>,
+    ) -> Result<i64, StoreError> {
+        Ok(delta)
+    }
+}
+
+impl Limiter for Nothing {
+    fn take(&self, _: &str, _: &str, _: u32, _: f64, burst: u32) -> Verdict {
+        Verdict {
+            allowed: true,
+            remaining: burst,
+            ..Verdict::default()
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `[server]`: what holds for the whole process.
+
+use std::env;
+use std::net::IpAddr;
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use http::HeaderValue;
+use ipnet::IpNet;
+use tidegate_core::path::Ambiguous;
+
+use super::super::checked::{self, AccessFormat, AccessLog, FilterLimits, Server, Underscores};
+use super::super::units::Size;
+use super::super::written;
+use super::{DAY, Resolver};
+
+/// What `[server]` came to.
+pub(super) struct Resolved {
+    /// None: it has mistakes.
+    pub(super) server: Option<Server>,
+    /// The bounds of filters that have none of their own.
+    pub(super) filter_limits: written::FilterLimits,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+impl Resolver<'_> {
+    /// Resolves `[server]`, and names the files that it reads.
+    pub(super) fn server(&mut self, plugins: PathBuf) -> (Resolved, Vec<PathBuf>) {
+        let written = &self.written.server;
+        let before = self.notes.mistakes.len();
+        let (listen, tls, admin, files) = self.listeners();
+        if written.drain_timeout.0 > DAY {
+            let mistake = self.at(
+                "/server/drain-timeout",
+                "`drain-timeout` must be at most 1 day",
+            );
+            self.notes.mistake(mistake);
+        }
+        let server = Server {
+            listen,
+            tls,
+            admin,
+            workers: workers(written.workers),
+            plugins,
+            cache: self.cache(),
+            drain_timeout: written.drain_timeout.0,
+            trusted_proxies: self.trusted_proxies(),
+            access_log: self.access_log(),
+            underscores: match written.underscores {
+                written::Underscores::Drop => Underscores::Drop,
+                written::Underscores::Refuse => Underscores::Refuse,
+                written::Underscores::Allow => Underscores::Allow,
+            },
+            ambiguous_paths: match written.ambiguous_paths {
+                written::AmbiguousPaths::Refuse => Ambiguous::Refuse,
+                written::AmbiguousPaths::Keep => Ambiguous::Keep,
+            },
+            via: self.via(),
+            limits: self.limits(),
+        };
+        self.filter_limits("/server/filter-limits", written.filter_limits);
+        let resolved = Resolved {
+            server: (self.notes.mistakes.len() == before).then_some(server),
+            filter_limits: written.filter_limits,
+        };
+        (resolved, files)
+    }
+
+    /// The bounds of filters as numbers.
+    pub(super) fn filter_limits(
+        &mut self,
+        pointer: &str,
+        limits: written::FilterLimits,
+    ) -> FilterLimits {
+        let at = |key: &str| format!("{pointer}/{key}");
+        let memory = self.size(&at("memory"), limits.memory, 64 * KIB..=4 * GIB);
+        let body = self.size(&at("body"), limits.body, 0..=GIB);
+        FilterLimits {
+            memory: usize::try_from(memory).unwrap_or(usize::MAX),
+            time: self.time(&at("time"), limits.time, Duration::from_secs(60)),
+            configure_time: self.time(
+                &at("configure-time"),
+                limits.configure_time,
+                Duration::from_secs(300),
+            ),
+            body: u32::try_from(body).unwrap_or(u32::MAX),
+            instances: limits.instances,
+        }
+    }
+
+    fn limits(&mut self) -> checked::Limits {
+        let written = self.written.server.limits.clone();
+        let at = |key: &str| format!("/server/limits/{key}");
+        let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        if let Some(body) = written.max_body {
+            self.size(&at("max-body"), body, 0..=Size(1 << 50).0);
+        }
+        checked::Limits {
+            header_timeout: self.time(&at("header-timeout"), written.header_timeout, DAY),
+            idle_timeout: self.time(&at("idle-timeout"), written.idle_timeout, DAY),
+            body_idle_timeout: self.time(&at("body-idle-timeout"), written.body_idle_timeout, DAY),
+            handshake_timeout: self.time(&at("handshake-timeout"), written.handshake_timeout, DAY),
+            max_head: bytes(self.size(&at("max-head"), written.max_head, KIB..=MIB)),
+            max_fields: written.max_fields,
+            max_target: bytes(self.size(&at("max-target"), written.max_target, 64..=64 * KIB)),
+            max_body: written.max_body.map(|size| size.0),
+            max_connections: written.max_connections,
+            max_concurrent_streams: written.max_concurrent_streams,
+        }
+    }
+
+    fn cache(&self) -> Option<PathBuf> {
+        match self.written.server.cache.as_deref() {
+            Some("off") => None,
+            Some(folder) => Some(self.base.join(folder)),
+            None => {
+                let absolute = |name: &str| {
+                    let folder = env::var_os(name).map(PathBuf::from);
+                    folder.filter(|folder| folder.is_absolute())
+                };
+                let cache = absolute("XDG_CACHE_HOME")
+                    .or_else(|| absolute("HOME").map(|home| home.join(".cache")))?;
+                Some(cache.join("tidegate"))
+            }
+        }
+    }
+
+    fn trusted_proxies(&mut self) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for (index, text) in self.written.server.trusted_proxies.iter().enumerate() {
+            let pointer = format!("/server/trusted-proxies/{index}");
+            let address = text.parse::<IpAddr>().map(IpNet::from);
+            match text.parse::<IpNet>().ok().or(address.ok()) {
+                Some(network) if network.trunc() == network => networks.push(network),
+                Some(network) => {
+                    let help = format!(
+                        "write the network, \"{}\", or the address alone, \"{}\"",
+                        network.trunc(),
+                        network.addr()
+                    );
+                    let wrong = "is an address inside of a network";
+                    let mistake = self.wrong_text(&pointer, text, wrong, &help);
+                    self.notes.mistake(mistake);
+                }
+                None => {
+                    let help = "write it as \"10.0.0.0/8\" or \"fd00::/8\", or a single address";
+                    let wrong = "is not a network of addresses";
+                    let mistake = self.wrong_text(&pointer, text, wrong, help);
+                    self.notes.mistake(mistake);
+                }
+            }
+        }
+        networks
+    }
+
+    fn access_log(&self) -> Option<AccessLog> {
+        let written = self.written.server.access_log.as_ref()?;
+        Some(AccessLog {
+            format: match written.format {
+                written::AccessFormat::Text => AccessFormat::Text,
+                written::AccessFormat::Json => AccessFormat::Json,
+            },
+            path: (written.path != "-").then(|| self.base.join(&written.path)),
+        })
+    }
+
+    fn via(&mut self) -> Option<String> {
+        let name = self.written.server.via.as_ref()?;
+        let is_token =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let valid = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(is_token)
+            && HeaderValue::from_str(name).is_ok();
+        if !valid {
+            let shown = self.quoted("/server/via", name);
+            let mistake = self
+                .at("/server/via", &format!("{shown} can't be a name in `Via`"))
+                .help("up to 64 letters, digits, `-`, `.` and `_`");
+            self.notes.mistake(mistake);
+        }
+        Some(name.clone())
+    }
+}
+
+/// The number of worker threads: as written, or one a core.
+fn workers(written: usize) -> usize {
+    match written {
+        0 => thread::available_parallelism().map_or(1, NonZero::get),
+        workers => workers,
+    }
+}

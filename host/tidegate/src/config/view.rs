@@ -1,0 +1,207 @@
+//! The configuration in force as it may be shown to whoever looks at the admin pages: complete, but without secrets.
+
+use serde_json::{Map, Value, json};
+
+use super::checked::{
+    AccessFormat, Checked, Failure, Filter, Route, Server, Underscores, Upstream,
+};
+use super::document::child;
+use super::units::{Size, Time};
+
+/// What stands in place of a secret.
+const BLANK: &str = "(hidden)";
+
+/// Parts of names whose values are nobody's business.
+const SECRET_NAMES: [&str; 11] = [
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "passphrase",
+    "key",
+    "credential",
+    "digest",
+    "sha256",
+    "auth",
+    "private",
+];
+
+/// The configuration as JSON. In a filter's `config` everything is hidden that came from the environment or stands
+/// under a name that sounds like a secret, and a `config` that is a text is hidden whole.
+pub(crate) fn view(checked: &Checked) -> Value {
+    json!({
+        "server": server(&checked.server),
+        "upstreams": checked.upstreams.iter().map(upstream).collect::<Vec<_>>(),
+        "routes": checked.routes.iter().map(|it| route(it, checked)).collect::<Vec<_>>(),
+        "filters": checked.filters.iter().map(filter).collect::<Vec<_>>(),
+    })
+}
+
+fn server(server: &Server) -> Value {
+    let limits = &server.limits;
+    json!({
+        "listen": server.listen,
+        "tls": server.tls.iter().map(|listener| json!({
+            "listen": listener.listen,
+            "certificates": listener.identities.iter().map(|it| &it.certificate).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "admin": server.admin,
+        "workers": server.workers,
+        "plugins": server.plugins,
+        "cache": server.cache,
+        "drain-timeout": Time(server.drain_timeout),
+        "trusted-proxies": server.trusted_proxies,
+        "access-log": server.access_log.as_ref().map(|log| json!({
+            "format": match log.format { AccessFormat::Text => "text", AccessFormat::Json => "json" },
+            "path": log.path.as_ref().map_or("-".into(), |path| path.display().to_string()),
+        })),
+        "underscores": match server.underscores {
+            Underscores::Drop => "drop",
+            Underscores::Refuse => "refuse",
+            Underscores::Allow => "allow",
+        },
+        "ambiguous-paths": match server.ambiguous_paths {
+            tidegate_core::path::Ambiguous::Refuse => "refuse",
+            tidegate_core::path::Ambiguous::Keep => "keep",
+        },
+        "via": server.via,
+        "limits": {
+            "header-timeout": Time(limits.header_timeout),
+            "idle-timeout": Time(limits.idle_timeout),
+            "body-idle-timeout": Time(limits.body_idle_timeout),
+            "handshake-timeout": Time(limits.handshake_timeout),
+            "max-head": Size(limits.max_head as u64),
+            "max-fields": limits.max_fields,
+            "max-target": Size(limits.max_target as u64),
+            "max-body": limits.max_body.map(Size),
+            "max-connections": limits.max_connections,
+            "max-concurrent-streams": limits.max_concurrent_streams,
+        },
+    })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    json!({
+        "name": &*upstream.name,
+        "endpoints": upstream.endpoints,
+        "connect-timeout": Time(upstream.connect_timeout),
+        "response-timeout": Time(upstream.response_timeout),
+        "idle-timeout": Time(upstream.idle_timeout),
+        "idle-connections": upstream.idle_connections,
+        "keep-alive": Time(upstream.keep_alive),
+        "tls": {
+            "own-authorities": upstream.tls.authorities.as_ref().map(Vec::len),
+            "server-name": upstream.tls.server_name,
+            "insecure": upstream.tls.insecure,
+        },
+    })
+}
+
+fn route(route: &Route, checked: &Checked) -> Value {
+    let filters: Vec<&str> = route
+        .filters
+        .iter()
+        .filter_map(|index| checked.filters.get(*index))
+        .map(|filter| &*filter.name)
+        .collect();
+    let headers: Map<String, Value> = route
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let shown = match value.to_str() {
+                Ok(value) if !is_secret_name(name.as_str()) => value,
+                _ => BLANK,
+            };
+            (name.to_string(), Value::from(shown))
+        })
+        .collect();
+    json!({
+        "name": &*route.name,
+        "host": route.host,
+        "path": route.path,
+        "methods": route.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "headers": headers,
+        "upstream": route.upstream.and_then(|index| checked.upstreams.get(index)).map(|it| &*it.name),
+        "filters": filters,
+        "preserve-host": route.preserve_host,
+    })
+}
+
+fn filter(filter: &Filter) -> Value {
+    let config = match &filter.config_value {
+        Value::String(_) => Value::from(BLANK),
+        value => hide(value, filter, ""),
+    };
+    let env: Vec<&String> = filter.allow.env.keys().collect();
+    json!({
+        "name": &*filter.name,
+        "file": filter.file,
+        "config": config,
+        "failure": match filter.failure { Failure::Closed => "closed", Failure::Open => "open" },
+        "allow": { "http": filter.allow.http, "store": filter.allow.store, "env": env },
+        "limits": {
+            "memory": Size(filter.limits.memory as u64),
+            "time": Time(filter.limits.time),
+            "configure-time": Time(filter.limits.configure_time),
+            "body": Size(u64::from(filter.limits.body)),
+            "instances": filter.limits.instances,
+        },
+        "used": filter.used,
+        "fault": filter.fault,
+    })
+}
+
+/// A value of a filter's configuration without what may be a secret.
+fn hide(value: &Value, filter: &Filter, pointer: &str) -> Value {
+    match value {
+        Value::Object(table) => {
+            let shown = table.iter().map(|(key, value)| {
+                let value = match value {
+                    Value::String(_) | Value::Number(_) if is_secret_name(key) => {
+                        Value::from(BLANK)
+                    }
+                    Value::Array(items) if is_secret_name(key) => Value::Array(
+                        items
+                            .iter()
+                            .enumerate()
+                            .map(|(index, item)| match item {
+                                Value::Object(_) => {
+                                    hide(item, filter, &format!("{}/{index}", child(pointer, key)))
+                                }
+                                _ => Value::from(BLANK),
+                            })
+                            .collect(),
+                    ),
+                    value => hide(value, filter, &child(pointer, key)),
+                };
+                (key.clone(), value)
+            });
+            Value::Object(shown.collect())
+        }
+        Value::Array(items) => {
+            let shown = items.iter().enumerate();
+            Value::Array(
+                shown
+                    .map(|(index, item)| hide(item, filter, &format!("{pointer}/{index}")))
+                    .collect(),
+            )
+        }
+        Value::String(_) => {
+            let substituted = filter.config_origin.as_ref().is_some_and(|origin| {
+                let origin = origin.below(pointer);
+                origin.document.is_substituted(&origin.pointer)
+            });
+            if substituted {
+                Value::from(BLANK)
+            } else {
+                value.clone()
+            }
+        }
+        value => value.clone(),
+    }
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_lowercase();
+    SECRET_NAMES.iter().any(|secret| name.contains(secret))
+}

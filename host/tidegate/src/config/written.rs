@@ -1,0 +1,469 @@
+//! The configuration as it is written: the TOML's shape, its defaults and its documentation, which `tidegate schema`
+//! and `docs/configuration.md` show. It resolves nothing and reads no file.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::units::{Size, Time};
+
+/// The configuration of tidegate: one TOML file. Inside strings, `${NAME}` stands for an environment variable,
+/// `${NAME:-default}` has a default, and `$${` stands for `${` itself.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(rename = "Configuration")]
+pub(crate) struct Written {
+    /// What holds for the whole process.
+    pub(crate) server: Server,
+    /// Where requests go: groups of endpoints that answer alike, by name. A name has letters, digits, `-`, `_` and `.`.
+    pub(crate) upstream: BTreeMap<String, Upstream>,
+    /// Which requests go where, through which filters. The most specific route that fits is taken, whatever the order:
+    /// an exact host before `*.` before any, literal segments before patterns, longer paths before shorter ones, more
+    /// conditions before fewer. Without any route, there is one for everything, with every filter of the folder in
+    /// the order of the file names, to the only upstream or the one that is called `default`.
+    pub(crate) route: Vec<Route>,
+    /// Settings of filters, by name. The same keys may stand in `NAME.toml` beside the plugin, but each in only one
+    /// of both places.
+    pub(crate) filter: BTreeMap<String, Filter>,
+}
+
+/// What holds for the whole process. Relative paths are taken from the folder of the configuration file.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Server {
+    /// Addresses with ports for HTTP/1.1 and HTTP/2 (prior knowledge) without TLS. `0.0.0.0` and `[::]` are all
+    /// addresses of the machine; port 0 lets the system choose. Default: `["127.0.0.1:8080"]`, or none if there is a
+    /// `[[server.tls]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [["127.0.0.1:8080"]]))]
+    pub(crate) listen: Option<Vec<String>>,
+    /// Address with port of the admin pages (`/livez`, `/readyz`, `/metrics`, `/plugins`, `/config`), or `"off"`.
+    #[schemars(extend("examples" = ["127.0.0.1:9901"]))]
+    pub(crate) admin: String,
+    /// Worker threads; 0: one a core.
+    #[schemars(range(max = 1024))]
+    pub(crate) workers: usize,
+    /// The folder of filters: `NAME.wasm`, or `10-NAME.wasm` to order them. It need not exist. Default: `"plugins"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plugins: Option<String>,
+    /// The folder where compiled filters are kept for the next start, or `"off"`. Default: `tidegate` in the user's
+    /// cache folder (`$XDG_CACHE_HOME`, else `~/.cache`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<String>,
+    /// How long running exchanges may take to end after SIGTERM or SIGINT. At most 1 day; 0 ends them at once.
+    pub(crate) drain_timeout: Time,
+    /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
+    /// Those of any other peer are replaced.
+    #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
+    pub(crate) trusted_proxies: Vec<String>,
+    /// One line a request. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) access_log: Option<AccessLog>,
+    /// What happens to a request's fields whose names have an underscore, which many servers read as a hyphen:
+    /// `drop` removes them, `refuse` answers with 400, `allow` lets them pass.
+    pub(crate) underscores: Underscores,
+    /// What happens to a path with an escape that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`):
+    /// `refuse` answers with 400, `keep` passes it on as it is.
+    pub(crate) ambiguous_paths: AmbiguousPaths,
+    /// The name that is added to `Via`. A request that has it already has come round in a circle and is answered with
+    /// 508. Default: no `Via` and no such check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
+    /// TLS listeners, for TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1 by ALPN. Entries with the same address are
+    /// chosen by the name that the client asks for (SNI); the first one is for clients that ask for none or another.
+    pub(crate) tls: Vec<Tls>,
+    /// Bounds on what clients may do.
+    pub(crate) limits: Limits,
+    /// Bounds that hold for every filter which has none of its own.
+    pub(crate) filter_limits: FilterLimits,
+}
+
+/// One certificate on some addresses.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Tls {
+    /// Addresses with ports, as in `server.listen`.
+    #[schemars(length(min = 1), extend("examples" = [["127.0.0.1:8443"]]))]
+    pub(crate) listen: Vec<String>,
+    /// A PEM file: the certificate, followed by those that lead to its authority.
+    pub(crate) certificate: String,
+    /// A PEM file: the certificate's private key.
+    pub(crate) key: String,
+}
+
+/// Where one line a request goes.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct AccessLog {
+    /// `text` is the combined format of web servers, `json` an object a line.
+    pub(crate) format: AccessFormat,
+    /// The file that is appended to; `"-"` is standard output.
+    pub(crate) path: String,
+}
+
+/// How a line of the access log looks.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AccessFormat {
+    Text,
+    Json,
+}
+
+/// What happens to fields with an underscore in their names.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Underscores {
+    Drop,
+    Refuse,
+    Allow,
+}
+
+/// What happens to paths that servers read in different ways.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AmbiguousPaths {
+    Refuse,
+    Keep,
+}
+
+/// Bounds on what clients may do. Durations are at least 1 ms and at most 1 day.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Limits {
+    /// How long a request's head may take, from the connection's or the request's beginning on. Past it: 408.
+    pub(crate) header_timeout: Time,
+    /// How long a connection may rest between two requests. Past it, it is closed.
+    pub(crate) idle_timeout: Time,
+    /// How long nothing may come of a request's body (past it: 408), or a client may take nothing of a response (past
+    /// it: the connection is closed).
+    pub(crate) body_idle_timeout: Time,
+    /// How long a TLS handshake may take.
+    pub(crate) handshake_timeout: Time,
+    /// Bytes of a request's head. Past it: 431. From 1KiB to 1MiB.
+    pub(crate) max_head: Size,
+    /// Fields of a request's head. Past it: 431.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_fields: usize,
+    /// Bytes of a request's target (path and query). Past it: 414. From 64B to 64KiB.
+    pub(crate) max_target: Size,
+    /// Bytes of a request's body. Past it: 413. Default: any number; bodies stream and are never collected unless a
+    /// filter asks, and then its own bound holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_body: Option<Size>,
+    /// Client connections that are open at the same time, over all workers. Past it, new ones wait in the system's
+    /// queue.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(crate) max_connections: usize,
+    /// Requests at the same time on one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) max_concurrent_streams: u32,
+}
+
+/// A group of endpoints that answer alike; requests take turns.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Upstream {
+    /// URLs without a path: `http://` (HTTP/1.1), `https://` (HTTP/2 or HTTP/1.1 over TLS) and `h2c://` (HTTP/2
+    /// without TLS).
+    #[schemars(length(min = 1), extend("examples" = [["http://127.0.0.1:9000"]]))]
+    pub(crate) endpoints: Vec<String>,
+    /// How long a connection may take to be there, TLS included. Past it, the next endpoint is tried.
+    #[serde(default = "Upstream::connect_timeout")]
+    pub(crate) connect_timeout: Time,
+    /// How long the head of the response may take once the request has left. Past it: 504.
+    #[serde(default = "Upstream::response_timeout")]
+    pub(crate) response_timeout: Time,
+    /// How long nothing may come of a response's body. Past it, the client's response is broken off.
+    #[serde(default = "Upstream::idle_timeout")]
+    pub(crate) idle_timeout: Time,
+    /// Idle connections that each worker keeps to each endpoint; 0 keeps none.
+    #[serde(default = "Upstream::idle_connections")]
+    #[schemars(range(max = 10_000))]
+    pub(crate) idle_connections: usize,
+    /// How long an idle connection is kept. Best below the endpoint's own time-out.
+    #[serde(default = "Upstream::keep_alive")]
+    pub(crate) keep_alive: Time,
+    /// How the certificates of `https` endpoints are checked.
+    #[serde(default)]
+    pub(crate) tls: UpstreamTls,
+}
+
+/// How the certificates of an upstream are checked.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct UpstreamTls {
+    /// A PEM file with the authorities to believe. Default: those that browsers believe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ca: Option<String>,
+    /// The name to ask for and to check. Default: the endpoint's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_name: Option<String>,
+    /// Whether any certificate will do. For trials only: whoever sits in between can read and change everything.
+    pub(crate) insecure: bool,
+}
+
+/// Which requests go where, through what.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Route {
+    /// Its name in logs and metrics, unique. Default: host and path.
+    pub(crate) name: Option<String>,
+    /// A host (`api.example.com`), or `*.` and a host for all names below it. Default: any.
+    pub(crate) host: Option<String>,
+    /// The path: literal, with `{name}` for one segment, and a trailing `*` for the rest.
+    #[schemars(extend("examples" = ["/v1/users/{id}", "/static/*"]))]
+    pub(crate) path: String,
+    /// The methods. Default: all.
+    #[schemars(extend("examples" = [["GET", "POST"]]))]
+    pub(crate) methods: Vec<String>,
+    /// Header fields that the request must have, with exactly this value.
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The upstream's name. Default: the only upstream, or the one that is called `default`. Where there is none, the
+    /// filters answer, or 502 is answered.
+    pub(crate) upstream: Option<String>,
+    /// The filters, in the order in which they see a request; a response passes them backwards.
+    pub(crate) filters: Vec<FilterUse>,
+    /// Whether the upstream sees the Host that the client sent, or that of its own endpoint.
+    pub(crate) preserve_host: bool,
+}
+
+/// A filter on a route.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum FilterUse {
+    /// A filter's name: that of its file, without number and ending, or of its `[filter.NAME]`.
+    Name(String),
+    /// A filter with a configuration of its own for this route.
+    Inline(Inline),
+}
+
+/// A filter with a configuration of its own for this route.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Inline {
+    /// The filter's name. Its other settings hold here too.
+    #[serde(rename = "use")]
+    pub(crate) base: String,
+    /// The configuration in place of the filter's own.
+    #[serde(default)]
+    #[schemars(schema_with = "config_schema")]
+    pub(crate) config: Option<Value>,
+    /// Its name in logs and metrics, unique. Default: the filter's name, `@` and the route's name.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+}
+
+/// Settings of a filter.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Filter {
+    /// The plugin that it runs: a file's name in the folder, without number and ending. Default: the filter's name.
+    /// Several filters may run the same plugin.
+    #[serde(rename = "use")]
+    pub(crate) plugin: Option<String>,
+    /// What the filter reads at its start: a table is handed over as JSON, a string as it is. Default: an empty table.
+    #[schemars(schema_with = "config_schema")]
+    pub(crate) config: Option<Value>,
+    /// What happens to a request when the filter fails: `closed` answers with an error, `open` goes on without it.
+    pub(crate) failure: Failure,
+    /// What the filter may reach outside. Default: nothing.
+    pub(crate) allow: Allow,
+    /// Bounds for the filter, in place of those of `[server.filter-limits]`.
+    pub(crate) limits: FilterLimitsChange,
+}
+
+/// What happens to a request when a filter fails.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Failure {
+    #[default]
+    Closed,
+    Open,
+}
+
+/// What a filter may reach outside.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Allow {
+    /// Names of upstreams that it may call.
+    pub(crate) http: Vec<String>,
+    /// Namespaces of the store that it may read and write.
+    pub(crate) store: Vec<String>,
+    /// Environment variables that it may read.
+    pub(crate) env: Vec<String>,
+}
+
+/// Bounds for filters.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FilterLimits {
+    /// Memory of one instance. From 64KiB to 4GiB.
+    pub(crate) memory: Size,
+    /// How long one call may run. From 1 ms to 1 minute.
+    pub(crate) time: Time,
+    /// How long its start and the reading of its configuration may take. From 1 ms to 5 minutes.
+    pub(crate) configure_time: Time,
+    /// Bytes of a body that may be collected for it. Up to 1GiB.
+    pub(crate) body: Size,
+    /// Instances of one worker at the same time. More than one are made only of a filter that can wait.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) instances: u32,
+}
+
+/// Bounds of one filter; those that are not given are those of `[server.filter-limits]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FilterLimitsChange {
+    /// Memory of one instance. From 64KiB to 4GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory: Option<Size>,
+    /// How long one call may run. From 1 ms to 1 minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) time: Option<Time>,
+    /// How long its start and the reading of its configuration may take. From 1 ms to 5 minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) configure_time: Option<Time>,
+    /// Bytes of a body that may be collected for it. Up to 1GiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<Size>,
+    /// Instances of one worker at the same time. More than one are made only of a filter that can wait.
+    #[schemars(range(min = 1, max = 100_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) instances: Option<u32>,
+}
+
+/// `config` is a table or a string.
+fn config_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": ["object", "string"] })
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Server {
+            listen: None,
+            admin: "127.0.0.1:9901".to_owned(),
+            workers: 0,
+            plugins: None,
+            cache: None,
+            drain_timeout: Time::secs(30),
+            trusted_proxies: Vec::new(),
+            access_log: None,
+            underscores: Underscores::Drop,
+            ambiguous_paths: AmbiguousPaths::Refuse,
+            via: None,
+            tls: Vec::new(),
+            limits: Limits::default(),
+            filter_limits: FilterLimits::default(),
+        }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        AccessLog {
+            format: AccessFormat::Text,
+            path: "-".to_owned(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_timeout: Time::secs(10),
+            idle_timeout: Time::secs(60),
+            body_idle_timeout: Time::secs(60),
+            handshake_timeout: Time::secs(10),
+            max_head: Size(64 << 10),
+            max_fields: 100,
+            max_target: Size(8 << 10),
+            max_body: None,
+            max_connections: 16_384,
+            max_concurrent_streams: 100,
+        }
+    }
+}
+
+impl Upstream {
+    /// An upstream with defaults for everything but its endpoints.
+    pub(crate) fn new(endpoints: Vec<String>) -> Self {
+        Upstream {
+            endpoints,
+            connect_timeout: Self::connect_timeout(),
+            response_timeout: Self::response_timeout(),
+            idle_timeout: Self::idle_timeout(),
+            idle_connections: Self::idle_connections(),
+            keep_alive: Self::keep_alive(),
+            tls: UpstreamTls::default(),
+        }
+    }
+
+    fn connect_timeout() -> Time {
+        Time::secs(1)
+    }
+
+    fn response_timeout() -> Time {
+        Time::secs(30)
+    }
+
+    fn idle_timeout() -> Time {
+        Time::secs(60)
+    }
+
+    fn idle_connections() -> usize {
+        64
+    }
+
+    fn keep_alive() -> Time {
+        Time::secs(55)
+    }
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Route {
+            name: None,
+            host: None,
+            path: "/*".to_owned(),
+            methods: Vec::new(),
+            headers: BTreeMap::new(),
+            upstream: None,
+            filters: Vec::new(),
+            preserve_host: true,
+        }
+    }
+}
+
+impl Default for FilterLimits {
+    fn default() -> Self {
+        FilterLimits {
+            memory: Size(64 << 20),
+            time: Time::millis(20),
+            configure_time: Time::secs(2),
+            body: Size(1 << 20),
+            instances: 256,
+        }
+    }
+}
+
+impl FilterLimits {
+    /// These bounds with another filter's changes.
+    pub(crate) fn changed(self, change: FilterLimitsChange) -> FilterLimits {
+        FilterLimits {
+            memory: change.memory.unwrap_or(self.memory),
+            time: change.time.unwrap_or(self.time),
+            configure_time: change.configure_time.unwrap_or(self.configure_time),
+            body: change.body.unwrap_or(self.body),
+            instances: change.instances.unwrap_or(self.instances),
+        }
+    }
+}
+
+impl Filter {
+    /// The configuration, an empty table if none is given.
+    pub(crate) fn config_or_empty(config: Option<&Value>) -> Value {
+        config.cloned().unwrap_or_else(|| Value::Object(Map::new()))
+    }
+}

@@ -1,0 +1,2 @@
+;; A valid module, but no filter.
+(module (func (export "run")))

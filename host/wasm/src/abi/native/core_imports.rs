@@ -1,0 +1,334 @@
+//! What a core module may import: one table of the contract's functions in their canonical lowering, which checks a
+//! module's imports and links them. Carries a call across; what the call does stands in `core_functions`.
+
+use std::rc::Rc;
+
+use send_wrapper::SendWrapper;
+use wasmtime::{AsContextMut, Caller, Extern, Linker};
+
+use super::core_functions::{self as functions, Guest};
+use super::host::CallRefusal;
+use super::state::{Data, Held, Realloc, State};
+use crate::fault::breach;
+
+/// A function that a core module may import.
+#[derive(Debug)]
+pub(crate) struct Import {
+    pub(crate) interface: &'static str,
+    pub(crate) name: &'static str,
+    /// Whether its result is allocated by the guest's `cabi_realloc`.
+    pub(crate) gives: bool,
+    params: &'static [&'static str],
+    results: &'static [&'static str],
+}
+
+impl Import {
+    /// Its type as text.
+    pub(crate) fn signature(&self) -> String {
+        crate::detect::render_signature(self.params, self.results)
+    }
+}
+
+/// Every function of the contract.
+pub(crate) fn table() -> impl Iterator<Item = &'static Import> {
+    FUNCTIONS.iter().chain([&CALL])
+}
+
+/// Finds a function of the contract.
+pub(crate) fn find(interface: &str, name: &str) -> Option<&'static Import> {
+    table().find(|import| import.interface == interface && import.name == name)
+}
+
+macro_rules! wasm {
+    (u32) => {
+        "i32"
+    };
+    (u64) => {
+        "i64"
+    };
+    (i64) => {
+        "i64"
+    };
+    (f64) => {
+        "f64"
+    };
+}
+
+macro_rules! gives {
+    (plain) => {
+        false
+    };
+    (gives) => {
+        true
+    };
+}
+
+/// Defines one function in a linker whose calls never wait.
+macro_rules! define_shared {
+    (plain $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+            $function(split(&mut caller)?, $($arg),*)
+        })?
+    };
+    (gives $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+            $function(split(&mut caller)?, $($arg),*)?;
+            deliver(&mut caller)
+        })?
+    };
+}
+
+/// Defines one function in a linker whose calls may wait: allocating in the guest is then an asynchronous call too.
+macro_rules! define_exclusive {
+    (plain $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, |mut caller: Caller<'_, Held>, $($arg: $ty),*| {
+            $function(split(&mut caller)?, $($arg),*)
+        })?
+    };
+    (gives $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap_async(
+            $module,
+            $name,
+            |mut caller: Caller<'_, Held>, ($($arg,)*): ($($ty,)*)| {
+                Box::new(SendWrapper::new(async move {
+                    $function(split(&mut caller)?, $($arg),*)?;
+                    deliver_waiting(&mut caller).await
+                }))
+            },
+        )?
+    };
+}
+
+macro_rules! imports {
+    ($($interface:literal {
+        $($kind:ident $name:literal = $function:path: ($($arg:ident: $ty:ident),*) $(-> $result:ident)?;)*
+    })*) => {
+        /// Every function of the contract but [`CALL`].
+        static FUNCTIONS: &[Import] = &[$($(Import {
+            interface: $interface,
+            name: $name,
+            gives: gives!($kind),
+            params: &[$(wasm!($ty)),*],
+            results: &[$(wasm!($result))?],
+        }),*),*];
+
+        /// Links a function into instances whose calls never wait. Says whether it knows it.
+        pub(super) fn define_shared(
+            linker: &mut Linker<State>,
+            module: &str,
+            interface: &str,
+            name: &str,
+        ) -> wasmtime::Result<bool> {
+            match (interface, name) {
+                $($(($interface, $name) => {
+                    define_shared!($kind linker module $name $function [$($arg $ty)*]);
+                })*)*
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
+
+        /// Links a function into instances whose calls may wait. Says whether it knows it.
+        pub(super) fn define_exclusive(
+            linker: &mut Linker<Held>,
+            module: &str,
+            interface: &str,
+            name: &str,
+        ) -> wasmtime::Result<bool> {
+            match (interface, name) {
+                $($(($interface, $name) => {
+                    define_exclusive!($kind linker module $name $function [$($arg $ty)*]);
+                })*)*
+                ("http-client", "call") => define_call(linker, module)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
+    };
+}
+
+imports! {
+    "exchange" {
+        gives "get" = functions::get: (part: u32, name: u32, length: u32, result: u32);
+        gives "get-all" = functions::get_all: (part: u32, name: u32, length: u32, result: u32);
+        plain "count" = functions::count: (part: u32) -> u32;
+        gives "at" = functions::at: (part: u32, index: u32, result: u32);
+        gives "all" = functions::all: (part: u32, result: u32);
+        plain "set" = functions::set: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "append" = functions::append: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "remove" = functions::remove: (part: u32, name: u32, length: u32, result: u32);
+        gives "method" = functions::method: (result: u32);
+        plain "set-method" = functions::set_method: (value: u32, length: u32, result: u32);
+        gives "scheme" = functions::scheme: (result: u32);
+        plain "set-scheme" = functions::set_scheme: (value: u32, length: u32, result: u32);
+        gives "authority" = functions::authority: (result: u32);
+        plain "set-authority" = functions::set_authority: (value: u32, length: u32, result: u32);
+        gives "path" = functions::path: (result: u32);
+        plain "set-path" = functions::set_path: (value: u32, length: u32, result: u32);
+        gives "query" = functions::query: (result: u32);
+        plain "set-query" = functions::set_query: (given: u32, value: u32, length: u32, result: u32);
+        plain "status" = functions::status: () -> u32;
+        plain "set-status" = functions::set_status: (status: u32, result: u32);
+        plain "answer" = functions::answer: (status: u32, fields: u32, count: u32, body: u32, length: u32, result: u32);
+        gives "client-address" = functions::client_address: (result: u32);
+        plain "client-port" = functions::client_port: () -> u32;
+        gives "protocol" = functions::protocol: (result: u32);
+        gives "tls" = functions::tls: (result: u32);
+        gives "route" = functions::route: (result: u32);
+        gives "path-parameter" = functions::path_parameter: (name: u32, length: u32, result: u32);
+        gives "request-id" = functions::request_id: (result: u32);
+        gives "property" = functions::property: (name: u32, length: u32, result: u32);
+        plain "set-property" = functions::set_property: (name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+    }
+    "body" {
+        gives "read" = functions::read: (offset: u32, max: u32, result: u32);
+        plain "replace" = functions::replace: (value: u32, length: u32);
+        plain "append" = functions::append_body: (value: u32, length: u32);
+    }
+    "log" {
+        plain "enabled" = functions::log_enabled: (level: u32) -> u32;
+        plain "write" = functions::log_write: (level: u32, message: u32, length: u32);
+    }
+    "metrics" {
+        plain "counter" = functions::counter: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
+        plain "gauge" = functions::gauge: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
+        plain "histogram" = functions::histogram: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, bounds: u32, bounds_count: u32, result: u32);
+        plain "add" = functions::metric_add: (metric: u32, delta: u64);
+        plain "set" = functions::metric_set: (metric: u32, value: f64);
+        plain "observe" = functions::metric_observe: (metric: u32, value: f64);
+    }
+    "clock" {
+        plain "monotonic" = functions::monotonic: () -> u64;
+        plain "wall" = functions::wall: () -> u64;
+    }
+    "random" {
+        gives "bytes" = functions::random_bytes: (length: u32, result: u32);
+        plain "number" = functions::random_number: () -> u64;
+    }
+    "store" {
+        gives "get" = functions::store_get: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
+        plain "set" = functions::store_set: (space: u32, space_length: u32, key: u32, key_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
+        plain "delete" = functions::store_delete: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
+        plain "compare-and-swap" = functions::store_swap: (space: u32, space_length: u32, key: u32, key_length: u32, given: u32, expected: u32, expected_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
+        plain "increment" = functions::store_increment: (space: u32, space_length: u32, key: u32, key_length: u32, delta: i64, ttl: u64, result: u32);
+    }
+    "limiter" {
+        plain "take" = functions::take: (key: u32, length: u32, tokens: u32, rate: f64, burst: u32, result: u32);
+    }
+    "environment" {
+        gives "get" = functions::environment: (name: u32, length: u32, result: u32);
+    }
+}
+
+/// The one function that may wait.
+static CALL: Import = Import {
+    interface: "http-client",
+    name: "call",
+    gives: true,
+    params: &["i32"; 13],
+    results: &[],
+};
+
+fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> {
+    type Flat = (
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+        u32,
+    );
+    linker.func_wrap_async(
+        module,
+        "call",
+        |mut caller: Caller<'_, Held>, flat: Flat| {
+            Box::new(SendWrapper::new(async move {
+                let (a, b, c, d, e, f, g, h, i, j, timeout, max, result) = flat;
+                let arguments = ((a, b), (c, d), (e, f), (g, h), (i, j), timeout, max);
+                let outcome = match functions::call(split(&mut caller)?, arguments)? {
+                    Ok(future) => {
+                        let outcome = future.await;
+                        let left = caller.data_mut().state().woke()?;
+                        caller
+                            .as_context_mut()
+                            .set_epoch_deadline(crate::engine::ticks(left));
+                        outcome.map_err(CallRefusal::from)
+                    }
+                    Err(refusal) => Err(refusal),
+                };
+                functions::called(split(&mut caller)?.state, outcome, result);
+                deliver_waiting(&mut caller).await
+            }))
+        },
+    )?;
+    Ok(())
+}
+
+/// Borrows the guest's memory and the instance's state side by side.
+fn split<'a, D: Data>(caller: &'a mut Caller<'_, D>) -> wasmtime::Result<Guest<'a>> {
+    let state = caller.data().peek();
+    if state.allocating {
+        return Err(breach("its cabi_realloc called the host"));
+    }
+    let memory = match state.memory {
+        Some(memory) => memory,
+        // Only in the start function, before the exports were looked up.
+        None => caller
+            .get_export("memory")
+            .and_then(Extern::into_memory)
+            .ok_or_else(|| breach("it exports no memory"))?,
+    };
+    let (memory, data) = memory.data_and_store_mut(caller);
+    Ok(Guest {
+        memory,
+        state: data.state(),
+    })
+}
+
+/// Has the guest allocate what the reply needs, then copies the reply over.
+fn deliver<D: Data>(caller: &mut Caller<'_, D>) -> wasmtime::Result<()> {
+    let mut index = 1;
+    while let Some((size, align)) = caller.data().peek().reply.wanted(index) {
+        let realloc = allocator(caller)?;
+        let address = realloc.call(&mut *caller, (0, 0, align, size))?;
+        allocated(caller.data_mut().state(), index, address)?;
+        index += 1;
+    }
+    let guest = split(caller)?;
+    guest.state.hand_over(guest.memory)
+}
+
+/// As [`deliver`], where the guest may only be called asynchronously.
+async fn deliver_waiting(caller: &mut Caller<'_, Held>) -> wasmtime::Result<()> {
+    let mut index = 1;
+    while let Some((size, align)) = caller.data().peek().reply.wanted(index) {
+        let realloc = allocator(caller)?;
+        let address = realloc
+            .call_async(&mut *caller, (0, 0, align, size))
+            .await?;
+        allocated(caller.data_mut().state(), index, address)?;
+        index += 1;
+    }
+    let guest = split(caller)?;
+    guest.state.hand_over(guest.memory)
+}
+
+fn allocator<D: Data>(caller: &mut Caller<'_, D>) -> wasmtime::Result<Rc<Realloc>> {
+    let state = caller.data_mut().state();
+    state.allocating = true;
+    state.realloc.clone().ok_or_else(|| {
+        breach("it was handed something in its start function, before its cabi_realloc is known")
+    })
+}
+
+fn allocated(state: &mut State, index: usize, address: u32) -> wasmtime::Result<()> {
+    state.allocating = false;
+    state.reply.place(index, address)
+}

@@ -1,0 +1,306 @@
+//! A filter that is loaded: what all of its workers share, and the rules on its decisions that hold whichever way
+//! its instances are kept.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::filter::{Filter, FilterModule, SharedExchange, WorkerServices};
+use tidegate_core::phase::{BodyMode, BodyWish, Flow, Interests, Phase, Phases};
+
+use super::call::{AtOnce, Call, Configured, MayWait, at_once};
+use super::exclusive::Exclusive;
+use super::figures::thread_owner;
+use super::instance::{Code, Instance};
+use super::shared::Shared;
+use super::state::{Facts, Held, State};
+use super::{Capability, Checked};
+use crate::contract;
+use crate::error::LoadError;
+use crate::options::LoadOptions;
+use tidegate_core::metrics::Owner;
+
+/// Code that is linked and can make instances.
+pub(crate) struct Linked(pub(super) Kept);
+
+/// Linked code, by how its instances are kept.
+pub(super) enum Kept {
+    /// One instance for all exchanges of a worker: its calls never wait.
+    Shared(Code<State>),
+    /// One instance for one exchange at a time: its calls may wait.
+    Exclusive(Code<Held>),
+}
+
+/// A loaded filter, as the gateway holds it.
+struct Loaded(Arc<Module>);
+
+/// What a loaded filter's workers share.
+pub(super) struct Module {
+    pub(super) facts: Arc<Facts>,
+    linked: Arc<Linked>,
+    pub(super) interests: Interests,
+    exported: Phases,
+}
+
+/// Checks a filter's grants and bounds, makes one instance to learn what it wants, and puts it into service.
+pub(crate) fn load(
+    linked: &Arc<Linked>,
+    checked: &Checked,
+    memory: u64,
+    options: LoadOptions,
+) -> Result<Arc<dyn FilterModule>, LoadError> {
+    let LoadOptions {
+        name,
+        config,
+        allow,
+        limits,
+        services,
+    } = options;
+    for capability in &checked.capabilities {
+        let (granted, what, example) = match capability {
+            Capability::Http => (!allow.http.is_empty(), "an upstream", "UPSTREAM"),
+            Capability::Store => (!allow.store.is_empty(), "a namespace", &*name),
+            Capability::Environment => (!allow.env.is_empty(), "a value", "VARIABLE"),
+        };
+        if !granted {
+            return Err(LoadError::NotGranted {
+                import: format!("{}/{}", contract::PACKAGE, capability.interface()),
+                what,
+                line: format!("allow = {{ {} = [\"{example}\"] }}", capability.key()),
+                filter: name,
+            });
+        }
+    }
+    let limit = limits.memory as u64;
+    if memory > limit {
+        return Err(LoadError::Memory {
+            filter: name,
+            needed: memory,
+            limit,
+        });
+    }
+
+    let facts = Arc::new(Facts::new(name, config, allow, limits, services));
+    let state = State::new(Arc::clone(&facts), None, Owner::Process);
+    let made = match &linked.0 {
+        Kept::Shared(code) => {
+            at_once(Instance::<AtOnce>::make(code, state)).map(|made| made.map(|made| made.1))
+        }
+        Kept::Exclusive(code) => {
+            at_once(Instance::<MayWait>::make(code, state)).map(|made| made.map(|made| made.1))
+        }
+    };
+    let filter = Arc::clone(&facts.name);
+    let failed = |fault| LoadError::Failed {
+        filter: Arc::clone(&filter),
+        phase: Phase::Configure,
+        fault,
+    };
+    let configured = made.unwrap_or_else(|| Err(gave_way())).map_err(failed)?;
+    let interests = match configured {
+        Configured::Refused(message) => return Err(LoadError::Refused { filter, message }),
+        Configured::Interests(interests) => interests,
+        Configured::NotExported => everything(checked.phases),
+    };
+    if let Some(missing) = interests
+        .phases
+        .iter()
+        .find(|phase| !checked.phases.has(*phase))
+    {
+        return Err(LoadError::MissingExport {
+            export: format!("`{}`", contract::export_name(missing)),
+            needed_by: format!("what its configure asked for ({missing})"),
+        });
+    }
+    Ok(Arc::new(Loaded(Arc::new(Module {
+        interests: bounded(interests, facts.limits.body),
+        facts,
+        linked: Arc::clone(linked),
+        exported: checked.phases,
+    }))))
+}
+
+/// The fault of a guest that stops before its first exchange without being done. Nothing that is at hand there can
+/// wait, so it never happens.
+fn gave_way() -> Fault {
+    Fault::Instantiate("it waits for something before its first exchange".to_owned())
+}
+
+/// The interests of a filter without `configure`: what it exports, with bodies as they stream.
+fn everything(phases: Phases) -> Interests {
+    let stream = BodyWish {
+        mode: BodyMode::Stream,
+        ..BodyWish::default()
+    };
+    Interests {
+        phases,
+        request_body: stream,
+        response_body: stream,
+    }
+}
+
+/// Puts the operator's bound in place of none or of a larger one.
+fn bounded(mut interests: Interests, bound: u32) -> Interests {
+    for wish in [&mut interests.request_body, &mut interests.response_body] {
+        if wish.limit == 0 || wish.limit > bound {
+            wish.limit = bound;
+        }
+    }
+    interests
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("name", &self.0.facts.name)
+            .field("interests", &self.0.interests)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FilterModule for Loaded {
+    fn name(&self) -> &Arc<str> {
+        &self.0.facts.name
+    }
+
+    fn interests(&self) -> &Interests {
+        &self.0.interests
+    }
+
+    fn on_worker(&self, services: &WorkerServices) -> Result<Rc<dyn Filter>, FilterError> {
+        let module = Arc::clone(&self.0);
+        let made: Result<Rc<dyn Filter>, Fault> = match &self.0.linked.0 {
+            Kept::Shared(_) => Shared::new(module).map(|filter| Rc::new(filter) as _),
+            Kept::Exclusive(_) => at_once(Exclusive::new(module, Rc::clone(&services.http)))
+                .unwrap_or_else(|| Err(gave_way()))
+                .map(|filter| Rc::new(filter) as _),
+        };
+        made.map_err(|fault| self.0.error(Phase::Configure, fault))
+    }
+}
+
+impl Module {
+    /// Makes an instance for exchanges whose calls never wait.
+    pub(super) fn make_shared(&self) -> Result<Instance<AtOnce>, Fault> {
+        let Kept::Shared(code) = &self.linked.0 else {
+            return Err(gave_way());
+        };
+        let state = State::new(Arc::clone(&self.facts), None, thread_owner());
+        at_once(Instance::make(code, state))
+            .unwrap_or_else(|| Err(gave_way()))
+            .and_then(accepted)
+    }
+
+    /// Makes an instance for exchanges whose calls may wait.
+    pub(super) async fn make_exclusive(
+        &self,
+        http: Rc<dyn tidegate_core::services::HttpClient>,
+    ) -> Result<Instance<MayWait>, Fault> {
+        let Kept::Exclusive(code) = &self.linked.0 else {
+            return Err(gave_way());
+        };
+        let state = State::new(Arc::clone(&self.facts), Some(http), thread_owner());
+        Instance::make(code, state).await.and_then(accepted)
+    }
+
+    pub(super) fn error(&self, phase: Phase, fault: Fault) -> FilterError {
+        FilterError {
+            filter: Arc::clone(&self.facts.name),
+            phase,
+            fault,
+        }
+    }
+
+    /// What to call the guest with, if it is to be called.
+    pub(super) fn begin(
+        &self,
+        phase: Phase,
+        end: bool,
+        exchange: &SharedExchange,
+        holds: &Holds,
+    ) -> Option<Call> {
+        let mut exchange = exchange.borrow_mut();
+        if !self.interests.phases.has(phase) && !holds.has(exchange.id, phase) {
+            return None;
+        }
+        // An answer that an earlier call gave and did not ask for is nobody's.
+        exchange.answer = None;
+        Some(Call {
+            phase,
+            id: exchange.id,
+            length: u32::try_from(exchange.chunk.len()).unwrap_or(u32::MAX),
+            end,
+        })
+    }
+
+    /// Holds a guest to what its decision means.
+    pub(super) fn judge(
+        &self,
+        call: Call,
+        flow: Flow,
+        exchange: &SharedExchange,
+        holds: &Holds,
+    ) -> Result<Flow, Fault> {
+        match flow {
+            Flow::Continue => {}
+            Flow::Answer if exchange.borrow().answer.is_none() => {
+                return Err(Fault::Contract(
+                    "it returned `answer` without giving an answer that was accepted".to_owned(),
+                ));
+            }
+            Flow::Answer => {}
+            Flow::Hold => {
+                let body = match call.phase {
+                    Phase::RequestHead => Phase::RequestBody,
+                    Phase::ResponseHead => Phase::ResponseBody,
+                    _ => {
+                        return Err(Fault::Contract(format!(
+                            "it returned `hold` in {}, where only a head can be held",
+                            call.phase
+                        )));
+                    }
+                };
+                if !self.exported.has(body) {
+                    return Err(Fault::Contract(format!(
+                        "it returned `hold` but exports no `{}`",
+                        contract::export_name(body)
+                    )));
+                }
+                if !self.interests.phases.has(body) {
+                    holds.add(call.id, body);
+                }
+            }
+        }
+        Ok(flow)
+    }
+}
+
+/// An instance, if it accepted its configuration. That it did at load does not bind it.
+fn accepted<M: super::call::Mode>(
+    (instance, configured): (Instance<M>, Configured),
+) -> Result<Instance<M>, Fault> {
+    match configured {
+        Configured::Refused(message) => Err(Fault::Refused(message)),
+        Configured::Interests(_) | Configured::NotExported => Ok(instance),
+    }
+}
+
+/// The bodies that a filter asked for by holding a head, though they are not among its interests.
+#[derive(Default)]
+pub(super) struct Holds(RefCell<Vec<(u64, Phase)>>);
+
+impl Holds {
+    fn add(&self, id: u64, body: Phase) {
+        self.0.borrow_mut().push((id, body));
+    }
+
+    fn has(&self, id: u64, body: Phase) -> bool {
+        self.0.borrow().contains(&(id, body))
+    }
+
+    /// Forgets an exchange.
+    pub(super) fn end(&self, id: u64) {
+        self.0.borrow_mut().retain(|(held, _)| *held != id);
+    }
+}

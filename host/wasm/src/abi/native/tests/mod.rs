@@ -1,0 +1,12 @@
+//! Tests of the native contract through the real runtime. Guests are written in WebAssembly text; each runs as a
+//! core module and as a component made of the same module, and must behave the same.
+
+mod containment;
+mod exchange;
+mod guest;
+mod http_calls;
+mod interests;
+mod lowering;
+mod refused_files;
+mod services;
+mod world;

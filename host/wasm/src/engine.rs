@@ -1,0 +1,402 @@
+//! The process-wide engine: compiles files, counts time for the guests, and loads filters. Knows no ABI but by the
+//! one call each.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tidegate_core::filter::FilterModule;
+use wasmtime::component::Component;
+use wasmtime::{Config, EngineWeak, Module};
+
+use crate::abi::native;
+use crate::cache::Cache;
+use crate::detect::{self, Shape};
+use crate::error::{EngineError, LoadError};
+use crate::manifest::Manifest;
+use crate::options::LoadOptions;
+
+/// How often the guests' clock ticks. A call that is past its bound ends at the next tick.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How many ticks a bound is. One is added, because the running tick has begun already.
+pub(crate) fn ticks(bound: Duration) -> u64 {
+    let ticks = bound.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks)
+        .unwrap_or(u64::MAX / 2)
+        .min(u64::MAX / 2)
+        + 1
+}
+
+/// Settings of an [`Engine`].
+#[derive(Clone, Debug, Default)]
+pub struct EngineOptions {
+    /// The folder of the compile cache, made if it is missing; none: no cache. Nobody else may be able to write
+    /// into it: it holds code that runs in this process.
+    pub cache: Option<PathBuf>,
+}
+
+/// Compiles and loads filters. Cheap to clone; all clones are one engine.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    runtime: wasmtime::Engine,
+    /// What the runtime and its settings are, as far as compiled code depends on them.
+    compatibility: u64,
+    cache: Option<Cache>,
+    /// Files that are compiled now, by digest, so that one file is one piece of code.
+    compiled: Mutex<HashMap<String, Weak<Compiled>>>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("cache", &self.0.cache)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Compiled code, not linked.
+#[derive(Clone)]
+pub(crate) enum Binary {
+    Core(Module),
+    Component(Component),
+}
+
+impl Engine {
+    /// Makes an engine and starts the thread that counts time for the guests. The thread ends when the engine and
+    /// everything made by it is gone. A cache folder that can't be used is a warning, not an error.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            .concurrency_support(false)
+            .wasm_memory64(false);
+        let runtime = wasmtime::Engine::new(&config)
+            .map_err(|error| EngineError::Runtime(format!("{error:#}")))?;
+        let weak = runtime.weak();
+        thread::Builder::new()
+            .name("tidegate-ticks".to_owned())
+            .spawn(move || tick(&weak))
+            .map_err(EngineError::Ticker)?;
+        let mut hasher = DefaultHasher::new();
+        runtime.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Engine(Arc::new(Inner {
+            compatibility: hasher.finish(),
+            runtime,
+            cache: options.cache.as_deref().and_then(Cache::open),
+            compiled: Mutex::default(),
+        })))
+    }
+
+    /// Compiles a file, or takes it from the cache. Heavy on the processor: not for the request's path.
+    ///
+    /// # Errors
+    /// See [`LoadError`]: everything that can be said without knowing the filter's configuration.
+    pub fn compile(&self, bytes: &[u8]) -> Result<Arc<Compiled>, LoadError> {
+        let digest = crate::hex(&Sha256::digest(bytes));
+        if let Some(known) = self.lock().get(&digest).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let shape = detect::read(bytes, false)?;
+        let checked = native::check(&shape)?;
+        let binary = self.binary(bytes, &digest, shape.kind)?;
+        let linked = native::link(&shape, &checked, &binary)?;
+        let compiled = Arc::new(Compiled {
+            contract: checked.contract.to_string(),
+            digest,
+            shape,
+            checked,
+            linked: Arc::new(linked),
+        });
+        let mut known = self.lock();
+        known.retain(|_, compiled| compiled.strong_count() > 0);
+        known.insert(compiled.digest.clone(), Arc::downgrade(&compiled));
+        Ok(compiled)
+    }
+
+    /// Links a compiled file, checks what it was granted, makes one instance and configures it.
+    ///
+    /// # Errors
+    /// See [`LoadError`].
+    pub fn load(
+        &self,
+        compiled: &Arc<Compiled>,
+        options: LoadOptions,
+    ) -> Result<Arc<dyn FilterModule>, LoadError> {
+        native::load(
+            &compiled.linked,
+            &compiled.checked,
+            compiled.shape.memory.min,
+            options,
+        )
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Compiled>>> {
+        self.0
+            .compiled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn binary(&self, bytes: &[u8], digest: &str, kind: Kind) -> Result<Binary, LoadError> {
+        let key = format!("{digest}-{:016x}", self.0.compatibility);
+        let cache = self.0.cache.as_ref();
+        if let Some(content) = cache.and_then(|cache| cache.get(&key)) {
+            match self.revive(&content, kind) {
+                Ok(binary) => return Ok(binary),
+                Err(error) => {
+                    tracing::debug!(key, "a cached filter is compiled anew: {error:#}");
+                    cache.inspect(|cache| cache.remove(&key));
+                }
+            }
+        }
+        let binary = self.build(bytes, kind)?;
+        if let Some(cache) = cache {
+            let content = match &binary {
+                Binary::Core(module) => module.serialize(),
+                Binary::Component(component) => component.serialize(),
+            };
+            match content {
+                Ok(content) => cache.put(&key, &content),
+                Err(error) => tracing::warn!("a filter can't be cached: {error:#}"),
+            }
+        }
+        Ok(binary)
+    }
+
+    fn build(&self, bytes: &[u8], kind: Kind) -> Result<Binary, LoadError> {
+        let runtime = &self.0.runtime;
+        // A compiler that fails on some file must not take the process with it, as long as panics unwind.
+        let built = catch_unwind(AssertUnwindSafe(|| match kind {
+            Kind::NativeCore => Module::from_binary(runtime, bytes).map(Binary::Core),
+            Kind::NativeComponent => Component::from_binary(runtime, bytes).map(Binary::Component),
+        }));
+        built
+            .map_err(|_| LoadError::Compile("the compiler failed on it".to_owned()))?
+            .map_err(|error| LoadError::Compile(format!("{error:#}")))
+    }
+
+    /// Makes code of a cache entry.
+    #[expect(
+        unsafe_code,
+        reason = "the runtime trusts compiled code that it is given; there is no other way to cache it"
+    )]
+    fn revive(&self, content: &[u8], kind: Kind) -> wasmtime::Result<Binary> {
+        let runtime = &self.0.runtime;
+        // SAFETY: the content must come from `serialize` of this runtime. It was written by `Engine::binary` into a
+        // folder that belongs to this process's user and that nobody else may write into (`Cache::open`), its
+        // checksum was compared (`Cache::get`), and its key names the file's content and the runtime's version and
+        // settings, which the runtime compares once more.
+        unsafe {
+            match kind {
+                Kind::NativeCore => Module::deserialize(runtime, content).map(Binary::Core),
+                Kind::NativeComponent => {
+                    Component::deserialize(runtime, content).map(Binary::Component)
+                }
+            }
+        }
+    }
+}
+
+/// Counts time until nobody needs it any more.
+fn tick(engine: &EngineWeak) {
+    while let Some(engine) = engine.upgrade() {
+        engine.increment_epoch();
+        drop(engine);
+        thread::sleep(TICK);
+    }
+}
+
+/// A compiled and linked file. Shared by all filters that are made from it.
+pub struct Compiled {
+    digest: String,
+    contract: String,
+    shape: Shape,
+    checked: native::Checked,
+    linked: Arc<native::Linked>,
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compiled")
+            .field("digest", &self.digest)
+            .field("kind", &self.shape.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Compiled {
+    /// SHA-256 of the file, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// How the filter is carried.
+    pub fn kind(&self) -> Kind {
+        self.shape.kind
+    }
+
+    /// The version of the contract that it was made for.
+    pub fn contract(&self) -> &str {
+        &self.contract
+    }
+
+    /// What it says of itself.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.shape.manifest.as_ref()
+    }
+
+    /// The keys under `allow` without which it is not loaded: `http`, `store`, `env`.
+    pub fn capabilities(&self) -> impl Iterator<Item = &'static str> {
+        self.checked
+            .capabilities
+            .iter()
+            .map(|capability| capability.key())
+    }
+
+    /// Bytes of memory that an instance begins with.
+    pub fn memory(&self) -> u64 {
+        self.shape.memory.min
+    }
+}
+
+/// The carriers and ABIs that this version runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A core module that speaks the native contract's canonical form.
+    NativeCore,
+    /// A component of the native contract's world.
+    NativeComponent,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::NativeCore => "native core",
+            Kind::NativeComponent => "native component",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILTER: &str = r#"(module
+        (func (export "tidegate:filter/callbacks@0.1.0#log") (param i64)))"#;
+
+    fn engine(cache: &std::path::Path) -> Engine {
+        Engine::new(EngineOptions {
+            cache: Some(cache.to_owned()),
+        })
+        .unwrap()
+    }
+
+    fn entry(cache: &std::path::Path) -> (PathBuf, Vec<u8>) {
+        let mut entries = std::fs::read_dir(cache).unwrap();
+        let path = entries.next().unwrap().unwrap().path();
+        assert!(entries.next().is_none());
+        (path.clone(), std::fs::read(path).unwrap())
+    }
+
+    #[test]
+    fn a_file_is_compiled_once_and_known_by_its_content() {
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let bytes = wat::parse_str(FILTER).unwrap();
+        let one = engine.compile(&bytes).unwrap();
+        let two = engine.compile(&bytes).unwrap();
+        assert!(Arc::ptr_eq(&one, &two));
+        assert_eq!(one.digest(), crate::hex(&Sha256::digest(&bytes)));
+        assert_eq!(one.kind(), Kind::NativeCore);
+        // Nothing is kept for who is gone.
+        drop((one, two));
+        let other = wat::parse_str(FILTER.replace("log", "request-trailers")).unwrap();
+        let error = engine.compile(&other).unwrap_err();
+        assert!(matches!(error, LoadError::WrongType { .. }), "{error}");
+        engine.compile(&bytes).unwrap();
+        assert_eq!(engine.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_restart_takes_the_code_from_the_cache_and_a_damaged_entry_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let bytes = wat::parse_str(FILTER).unwrap();
+        engine(&cache).compile(&bytes).unwrap();
+        let (path, whole) = entry(&cache);
+        // Proof that the entry is used: its time of last use changes, and its content is not written again.
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        engine(&cache).compile(&bytes).unwrap();
+        let used = std::fs::metadata(&path).unwrap().modified().unwrap();
+        assert!(used > std::time::UNIX_EPOCH);
+
+        let mut damaged = whole.clone();
+        *damaged.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, damaged).unwrap();
+        engine(&cache).compile(&bytes).unwrap();
+        assert_eq!(entry(&cache).1.len(), whole.len());
+        assert!(
+            engine(&cache)
+                .0
+                .cache
+                .as_ref()
+                .unwrap()
+                .get(path.file_stem().unwrap().to_str().unwrap())
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn an_entry_that_is_whole_but_no_code_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let bytes = wat::parse_str(FILTER).unwrap();
+        let first = engine(&cache);
+        first.compile(&bytes).unwrap();
+        let (path, _) = entry(&cache);
+        let key = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        first.0.cache.as_ref().unwrap().put(&key, b"no code at all");
+        engine(&cache).compile(&bytes).unwrap();
+        assert!(entry(&cache).1.len() > 100);
+    }
+
+    #[test]
+    fn a_cache_that_can_not_be_used_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"").unwrap();
+        let engine = engine(&file.join("cache"));
+        engine.compile(&wat::parse_str(FILTER).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn the_ticks_end_with_the_engine() {
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let weak = engine.0.runtime.weak();
+        drop(engine);
+        // The thread holds the engine for the time of one tick only.
+        while weak.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn bounds_are_rounded_up_to_ticks() {
+        assert_eq!(ticks(Duration::ZERO), 1);
+        assert_eq!(ticks(Duration::from_micros(1)), 2);
+        assert_eq!(ticks(Duration::from_millis(20)), 21);
+        assert!(ticks(Duration::MAX) < u64::MAX / 2 + 2);
+    }
+}

@@ -1,0 +1,133 @@
+//! Why an engine could not be made or a file could not become a filter. Every message says what is wrong and what
+//! to do; the file is named by the caller, who knows it.
+
+use std::sync::Arc;
+
+use tidegate_core::error::Fault;
+use tidegate_core::phase::Phase;
+
+/// The process can't run wasm.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The runtime did not accept this machine or its settings.
+    #[error("the wasm runtime can't start: {0}")]
+    Runtime(String),
+    /// The thread that counts time for the guests could not be started.
+    #[error("the thread that bounds the filters' time can't start: {0}")]
+    Ticker(#[source] std::io::Error),
+}
+
+/// A file that is no filter, or a filter that can't be put into service.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is no filter of a kind that this version runs.
+    #[error("not a filter: {0}")]
+    NotAFilter(String),
+    /// The code could not be compiled.
+    #[error("it can't be compiled: {0}")]
+    Compile(String),
+    /// Its imports or exports do not fit, in the runtime's words.
+    #[error("it can't be linked: {0}")]
+    Link(String),
+    /// It imports something that no host function stands for.
+    #[error("it imports `{import}`, which this host does not have: {known}")]
+    UnknownImport {
+        /// Interface and function.
+        import: String,
+        /// What there is instead.
+        known: String,
+    },
+    /// It is made for a contract that this host does not speak yet.
+    #[error(
+        "it is made for contract {wanted} (`{item}`), this host speaks {ours}: update tidegate"
+    )]
+    NewerContract {
+        /// The import or export that says so.
+        item: String,
+        /// The contract's version in the file.
+        wanted: String,
+        /// The contract's version here.
+        ours: &'static str,
+    },
+    /// It exports a callback that the contract does not have.
+    #[error("it exports `{export}`, which is no callback: there are {known}")]
+    UnknownExport {
+        /// The export.
+        export: String,
+        /// The callbacks that there are.
+        known: String,
+    },
+    /// An import or export has another type than the contract's.
+    #[error("{item} must have the type {expected}, but has {found}")]
+    WrongType {
+        /// `import ..` or `export ..`.
+        item: String,
+        /// The contract's type.
+        expected: String,
+        /// The file's type.
+        found: String,
+    },
+    /// It lacks an export that its imports or phases make necessary.
+    #[error("it does not export {export}, which {needed_by} needs")]
+    MissingExport {
+        /// What is missing.
+        export: String,
+        /// Why it must be there.
+        needed_by: String,
+    },
+    /// It wants to reach something outside that nobody granted.
+    #[error(
+        "filter `{filter}` imports {import} but is not granted {what}; add `{line}` to [filter.{filter}]"
+    )]
+    NotGranted {
+        /// The filter's name in the configuration.
+        filter: Arc<str>,
+        /// The import.
+        import: String,
+        /// In words.
+        what: &'static str,
+        /// The line that grants it.
+        line: String,
+    },
+    /// It needs more memory to start than it may have.
+    #[error(
+        "filter `{filter}` starts with {needed} bytes of memory and may have {limit}; raise its memory limit"
+    )]
+    Memory {
+        /// The filter's name in the configuration.
+        filter: Arc<str>,
+        /// Bytes that it begins with.
+        needed: u64,
+        /// Bytes that it may have.
+        limit: u64,
+    },
+    /// It refused its configuration.
+    #[error("filter `{filter}` refused its configuration: {message}")]
+    Refused {
+        /// The filter's name in the configuration.
+        filter: Arc<str>,
+        /// The guest's own words.
+        message: String,
+    },
+    /// It failed before it was in service.
+    #[error("filter `{filter}` failed in {phase}: {fault}")]
+    Failed {
+        /// The filter's name in the configuration.
+        filter: Arc<str>,
+        /// Where.
+        phase: Phase,
+        /// How.
+        fault: Fault,
+    },
+}
+
+impl LoadError {
+    /// The callback that failed, where it came so far.
+    pub fn phase(&self) -> Option<Phase> {
+        match self {
+            LoadError::Refused { .. } => Some(Phase::Configure),
+            LoadError::Failed { phase, .. } => Some(*phase),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The system tests: what issue and documentation promise, seen from outside. One module a topic, each test
+//! named after the behaviour. They share nothing, so that they can run side by side.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that can't go on has failed, and says so on the terminal"
+)]
+
+/// Which route takes a request, and that no spelling of a path walks around one.
+mod routing;
+
+/// What a proxy changes on a request and a response, and what it leaves alone.
+mod forwarding;
+
+/// Bytes in both directions: streamed, bounded, whole.
+mod bodies;
+
+/// What upstreams do wrong, and the one right answer to each.
+mod faults;
+
+/// Requests that could be read in two ways, in raw bytes.
+mod http1_framing;
+
+/// HTTP/2 downstream and upstream.
+mod http2;
+
+/// TLS downstream and upstream.
+mod tls;
+
+/// A real gRPC client and server.
+mod grpc;
+
+/// Tunnels: WebSocket and other upgrades.
+mod websocket;
+
+/// Files that change while requests run.
+mod reload;
+
+/// How the proxy ends.
+mod drain;
+
+/// What the proxy says of itself.
+mod admin;
+
+/// One line a request.
+mod access_log;
+
+/// Compiled modules on disk.
+mod cache;
+
+/// What is said about a configuration that can't be used, and the commands beside `run`.
+mod config_errors;
+
+/// What filters can do to an exchange, and what a broken one can't do to others.
+mod filters;
+
+/// Clients that are slow, greedy or gone.
+mod slow_clients;

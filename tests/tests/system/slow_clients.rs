@@ -1,0 +1,153 @@
+//! Clients that are slow, greedy or gone: bounded, and no burden to others.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use tidegate_tests::client::{Flood, full, get, request, streamed};
+use tidegate_tests::gateway::Setup;
+use tidegate_tests::upstream::Upstream;
+use tidegate_tests::wait::until;
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::before(&upstream)
+        .toml("[server.limits]\nbody-idle-timeout = \"300ms\"")
+        .start()
+        .await;
+    let mut wire = gateway.wire().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf")
+        .await;
+    let answer = wire.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer:?}");
+    until("the upstream's view", async || upstream.requests() == 1).await;
+    assert!(!upstream.seen()[0].whole);
+
+    let (mut sender, body) = streamed();
+    let sent = request(http::Method::POST, "/").body(body).unwrap();
+    let mut client = gateway.http2().await;
+    sender.send_data("half".into()).await.unwrap();
+    let reply = client.try_send(sent).await;
+    assert!(
+        reply
+            .as_ref()
+            .map_or(true, |reply| reply.status == StatusCode::REQUEST_TIMEOUT),
+        "{reply:?}"
+    );
+    assert!(upstream.seen().iter().all(|seen| !seen.whole));
+}
+
+#[tokio::test]
+async fn a_response_that_nobody_takes_is_given_up() {
+    let upstream = Upstream::stream(async |request: http::Request<hyper::body::Incoming>| {
+        if request.uri().path() == "/large" {
+            return Response::new(Flood::body(b'x', 1024 * 1024 * 1024));
+        }
+        Response::new(full("small"))
+    })
+    .await;
+    let gateway = Setup::before(&upstream)
+        .toml("[server.limits]\nbody-idle-timeout = \"300ms\"")
+        .start()
+        .await;
+    for http2 in [false, true] {
+        let mut client = if http2 {
+            gateway.http2().await
+        } else {
+            gateway.http1().await
+        };
+        let response = client.start(get("/large")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        // Nothing of the body is taken.
+        until("the request to be given up", async || {
+            gateway
+                .metric("tidegate_requests_in_flight", &[])
+                .await
+                .abs()
+                < 0.5
+        })
+        .await;
+        assert_eq!(gateway.get("/").await.text(), "small");
+    }
+}
+
+#[tokio::test]
+async fn connections_over_the_bound_wait() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::before(&upstream)
+        .toml("[server.limits]\nmax-connections = 3")
+        .start()
+        .await;
+    let mut inside = Vec::new();
+    for _ in 0..3 {
+        let mut wire = gateway.wire().await;
+        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert_eq!(wire.read_message().await.status(), 200);
+        inside.push(wire);
+    }
+    let mut outside = gateway.wire().await;
+    outside.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let silent = outside.stays_silent(Duration::from_millis(200)).await;
+    assert!(silent, "a fourth connection was served");
+    inside.pop();
+    assert_eq!(outside.read_message().await.status(), 200);
+    // Those that are inside were never in danger.
+    for wire in &mut inside {
+        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert_eq!(wire.read_message().await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn many_idle_connections_are_no_burden() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::before(&upstream).start().await;
+    let memory = gateway.memory();
+    let mut idle = Vec::new();
+    for number in 0..500 {
+        let mut wire = gateway.wire().await;
+        if number % 2 == 0 {
+            wire.send("GET / HTTP/1.1\r\nHost: h\r\nX-Half").await;
+        }
+        idle.push(wire);
+    }
+    assert_eq!(gateway.get("/").await.status, StatusCode::OK);
+    let grown = gateway.memory().saturating_sub(memory);
+    assert!(grown < 32 * 1024, "500 connections took {grown} KiB");
+}
+
+#[tokio::test]
+async fn a_client_that_comes_and_goes_leaves_nothing_behind() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::before(&upstream).start().await;
+    gateway.get("/").await;
+    let descriptors = gateway.descriptors();
+    for number in 0..200 {
+        let mut wire = gateway.wire().await;
+        match number % 4 {
+            0 => {}
+            1 => wire.send("GET / HT").await,
+            2 => wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await,
+            _ => {
+                wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx")
+                    .await
+            }
+        }
+        if number % 3 == 0 {
+            wire.reset();
+        }
+    }
+    until("all connections to be gone", async || {
+        gateway.descriptors() <= descriptors + 70
+    })
+    .await;
+    until("no request to be in flight", async || {
+        gateway
+            .metric("tidegate_requests_in_flight", &[])
+            .await
+            .abs()
+            < 0.5
+    })
+    .await;
+    assert_eq!(gateway.get("/").await.status, StatusCode::OK);
+}
