@@ -14,12 +14,11 @@ pub const MAX_HEAD: usize = 64 * 1024;
 
 /// Hop-by-hop fields (RFC 9110 section 7.6.1): they are about one connection, never forwarded, and no filter
 /// may set them.
-pub const HOP_BY_HOP: [&str; 8] = [
+pub const HOP_BY_HOP: [&str; 7] = [
     "connection",
     "keep-alive",
     "proxy-connection",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
     "http2-settings",
@@ -41,7 +40,7 @@ const NOT_IN_TRAILERS: [&str; 9] = [
 
 /// Whether the host alone decides on a field of a head.
 pub fn is_hosts(name: &str) -> bool {
-    name == "host" || name == "content-length" || HOP_BY_HOP.contains(&name)
+    name == "host" || name == "content-length" || name == "trailer" || HOP_BY_HOP.contains(&name)
 }
 
 /// Whether a field may stand in trailers.

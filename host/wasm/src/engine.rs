@@ -15,7 +15,7 @@ use tidegate_core::filter::FilterModule;
 use wasmtime::component::Component;
 use wasmtime::{Config, EngineWeak, Module};
 
-use crate::abi::native;
+use crate::abi;
 use crate::cache::Cache;
 use crate::detect::{self, Shape};
 use crate::error::{EngineError, LoadError};
@@ -109,15 +109,16 @@ impl Engine {
             return Ok(known);
         }
         let shape = detect::read(bytes, false)?;
-        let checked = native::check(&shape)?;
+        let checked = abi::check(&shape)?;
+        let (contract, capabilities) = (checked.contract(), checked.capabilities());
         let binary = self.binary(bytes, &digest, shape.kind)?;
-        let linked = native::link(&shape, &checked, &binary)?;
+        let linked = checked.link(&shape, &binary)?;
         let compiled = Arc::new(Compiled {
-            contract: checked.contract.to_string(),
             digest,
+            contract,
+            capabilities,
             shape,
-            checked,
-            linked: Arc::new(linked),
+            linked,
         });
         let mut known = self.lock();
         known.retain(|_, compiled| compiled.strong_count() > 0);
@@ -134,12 +135,7 @@ impl Engine {
         compiled: &Arc<Compiled>,
         options: LoadOptions,
     ) -> Result<Arc<dyn FilterModule>, LoadError> {
-        native::load(
-            &compiled.linked,
-            &compiled.checked,
-            compiled.shape.memory.min,
-            options,
-        )
+        compiled.linked.load(&compiled.shape, options)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Weak<Compiled>>> {
@@ -222,9 +218,9 @@ fn tick(engine: &EngineWeak) {
 pub struct Compiled {
     digest: String,
     contract: String,
+    capabilities: Vec<&'static str>,
     shape: Shape,
-    checked: native::Checked,
-    linked: Arc<native::Linked>,
+    linked: abi::Linked,
 }
 
 impl fmt::Debug for Compiled {
@@ -258,11 +254,8 @@ impl Compiled {
     }
 
     /// The keys under `allow` without which it is not loaded: `http`, `store`, `env`.
-    pub fn capabilities(&self) -> impl Iterator<Item = &'static str> {
-        self.checked
-            .capabilities
-            .iter()
-            .map(|capability| capability.key())
+    pub fn capabilities(&self) -> &[&'static str] {
+        &self.capabilities
     }
 
     /// Bytes of memory that an instance begins with.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::abi::native;
+use crate::abi;
 use crate::detect::{self, ItemType};
 use crate::manifest::Manifest;
 
@@ -49,14 +49,14 @@ pub fn inspect(bytes: &[u8]) -> Report {
         min: shape.memory.min,
         max: shape.memory.max,
     });
-    report.kind = match native::check(&shape) {
+    report.kind = match abi::check(&shape) {
         Ok(checked) => {
             report.filter = true;
-            report.contract = Some(checked.contract.to_string());
+            report.contract = Some(checked.contract());
             report.capabilities = checked
-                .capabilities
-                .iter()
-                .map(|capability| capability.key().to_owned())
+                .capabilities()
+                .into_iter()
+                .map(str::to_owned)
                 .collect();
             shape.kind.to_string()
         }

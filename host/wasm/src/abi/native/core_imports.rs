@@ -1,14 +1,16 @@
 //! What a core module may import: one table of the contract's functions in their canonical lowering, which checks a
-//! module's imports and links them. Carries a call across; what the call does stands in `core_functions`.
+//! module's imports and links them. Carries a call across; what the call does stands in `core_exchange` and
+//! `core_services`.
 
 use std::rc::Rc;
 
 use send_wrapper::SendWrapper;
 use wasmtime::{AsContextMut, Caller, Extern, Linker};
 
-use super::core_functions::{self as functions, Guest};
+use super::core_values::Guest;
 use super::host::CallRefusal;
 use super::state::{Data, Held, Realloc, State};
+use super::{core_exchange as exchange, core_services as services};
 use crate::fault::breach;
 
 /// A function that a core module may import.
@@ -149,74 +151,74 @@ macro_rules! imports {
 
 imports! {
     "exchange" {
-        gives "get" = functions::get: (part: u32, name: u32, length: u32, result: u32);
-        gives "get-all" = functions::get_all: (part: u32, name: u32, length: u32, result: u32);
-        plain "count" = functions::count: (part: u32) -> u32;
-        gives "at" = functions::at: (part: u32, index: u32, result: u32);
-        gives "all" = functions::all: (part: u32, result: u32);
-        plain "set" = functions::set: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
-        plain "append" = functions::append: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
-        plain "remove" = functions::remove: (part: u32, name: u32, length: u32, result: u32);
-        gives "method" = functions::method: (result: u32);
-        plain "set-method" = functions::set_method: (value: u32, length: u32, result: u32);
-        gives "scheme" = functions::scheme: (result: u32);
-        plain "set-scheme" = functions::set_scheme: (value: u32, length: u32, result: u32);
-        gives "authority" = functions::authority: (result: u32);
-        plain "set-authority" = functions::set_authority: (value: u32, length: u32, result: u32);
-        gives "path" = functions::path: (result: u32);
-        plain "set-path" = functions::set_path: (value: u32, length: u32, result: u32);
-        gives "query" = functions::query: (result: u32);
-        plain "set-query" = functions::set_query: (given: u32, value: u32, length: u32, result: u32);
-        plain "status" = functions::status: () -> u32;
-        plain "set-status" = functions::set_status: (status: u32, result: u32);
-        plain "answer" = functions::answer: (status: u32, fields: u32, count: u32, body: u32, length: u32, result: u32);
-        gives "client-address" = functions::client_address: (result: u32);
-        plain "client-port" = functions::client_port: () -> u32;
-        gives "protocol" = functions::protocol: (result: u32);
-        gives "tls" = functions::tls: (result: u32);
-        gives "route" = functions::route: (result: u32);
-        gives "path-parameter" = functions::path_parameter: (name: u32, length: u32, result: u32);
-        gives "request-id" = functions::request_id: (result: u32);
-        gives "property" = functions::property: (name: u32, length: u32, result: u32);
-        plain "set-property" = functions::set_property: (name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        gives "get" = exchange::get: (part: u32, name: u32, length: u32, result: u32);
+        gives "get-all" = exchange::get_all: (part: u32, name: u32, length: u32, result: u32);
+        plain "count" = exchange::count: (part: u32) -> u32;
+        gives "at" = exchange::at: (part: u32, index: u32, result: u32);
+        gives "all" = exchange::all: (part: u32, result: u32);
+        plain "set" = exchange::set: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "append" = exchange::append: (part: u32, name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "remove" = exchange::remove: (part: u32, name: u32, length: u32, result: u32);
+        gives "method" = exchange::method: (result: u32);
+        plain "set-method" = exchange::set_method: (value: u32, length: u32, result: u32);
+        gives "scheme" = exchange::scheme: (result: u32);
+        plain "set-scheme" = exchange::set_scheme: (value: u32, length: u32, result: u32);
+        gives "authority" = exchange::authority: (result: u32);
+        plain "set-authority" = exchange::set_authority: (value: u32, length: u32, result: u32);
+        gives "path" = exchange::path: (result: u32);
+        plain "set-path" = exchange::set_path: (value: u32, length: u32, result: u32);
+        gives "query" = exchange::query: (result: u32);
+        plain "set-query" = exchange::set_query: (given: u32, value: u32, length: u32, result: u32);
+        plain "status" = exchange::status: () -> u32;
+        plain "set-status" = exchange::set_status: (status: u32, result: u32);
+        plain "answer" = exchange::answer: (status: u32, fields: u32, count: u32, body: u32, length: u32, result: u32);
+        gives "client-address" = exchange::client_address: (result: u32);
+        plain "client-port" = exchange::client_port: () -> u32;
+        gives "protocol" = exchange::protocol: (result: u32);
+        gives "tls" = exchange::tls: (result: u32);
+        gives "route" = exchange::route: (result: u32);
+        gives "path-parameter" = exchange::path_parameter: (name: u32, length: u32, result: u32);
+        gives "request-id" = exchange::request_id: (result: u32);
+        gives "property" = exchange::property: (name: u32, length: u32, result: u32);
+        plain "set-property" = exchange::set_property: (name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
     }
     "body" {
-        gives "read" = functions::read: (offset: u32, max: u32, result: u32);
-        plain "replace" = functions::replace: (value: u32, length: u32);
-        plain "append" = functions::append_body: (value: u32, length: u32);
+        gives "read" = exchange::read: (offset: u32, max: u32, result: u32);
+        plain "replace" = exchange::replace: (value: u32, length: u32);
+        plain "append" = exchange::append_body: (value: u32, length: u32);
     }
     "log" {
-        plain "enabled" = functions::log_enabled: (level: u32) -> u32;
-        plain "write" = functions::log_write: (level: u32, message: u32, length: u32);
+        plain "enabled" = services::log_enabled: (level: u32) -> u32;
+        plain "write" = services::log_write: (level: u32, message: u32, length: u32);
     }
     "metrics" {
-        plain "counter" = functions::counter: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
-        plain "gauge" = functions::gauge: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
-        plain "histogram" = functions::histogram: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, bounds: u32, bounds_count: u32, result: u32);
-        plain "add" = functions::metric_add: (metric: u32, delta: u64);
-        plain "set" = functions::metric_set: (metric: u32, value: f64);
-        plain "observe" = functions::metric_observe: (metric: u32, value: f64);
+        plain "counter" = services::counter: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
+        plain "gauge" = services::gauge: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, result: u32);
+        plain "histogram" = services::histogram: (name: u32, name_length: u32, help: u32, help_length: u32, labels: u32, count: u32, bounds: u32, bounds_count: u32, result: u32);
+        plain "add" = services::metric_add: (metric: u32, delta: u64);
+        plain "set" = services::metric_set: (metric: u32, value: f64);
+        plain "observe" = services::metric_observe: (metric: u32, value: f64);
     }
     "clock" {
-        plain "monotonic" = functions::monotonic: () -> u64;
-        plain "wall" = functions::wall: () -> u64;
+        plain "monotonic" = services::monotonic: () -> u64;
+        plain "wall" = services::wall: () -> u64;
     }
     "random" {
-        gives "bytes" = functions::random_bytes: (length: u32, result: u32);
-        plain "number" = functions::random_number: () -> u64;
+        gives "bytes" = services::random_bytes: (length: u32, result: u32);
+        plain "number" = services::random_number: () -> u64;
     }
     "store" {
-        gives "get" = functions::store_get: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
-        plain "set" = functions::store_set: (space: u32, space_length: u32, key: u32, key_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
-        plain "delete" = functions::store_delete: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
-        plain "compare-and-swap" = functions::store_swap: (space: u32, space_length: u32, key: u32, key_length: u32, given: u32, expected: u32, expected_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
-        plain "increment" = functions::store_increment: (space: u32, space_length: u32, key: u32, key_length: u32, delta: i64, ttl: u64, result: u32);
+        gives "get" = services::store_get: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
+        plain "set" = services::store_set: (space: u32, space_length: u32, key: u32, key_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
+        plain "delete" = services::store_delete: (space: u32, space_length: u32, key: u32, key_length: u32, result: u32);
+        plain "compare-and-swap" = services::store_swap: (space: u32, space_length: u32, key: u32, key_length: u32, given: u32, expected: u32, expected_length: u32, value: u32, value_length: u32, ttl: u64, result: u32);
+        plain "increment" = services::store_increment: (space: u32, space_length: u32, key: u32, key_length: u32, delta: i64, ttl: u64, result: u32);
     }
     "limiter" {
-        plain "take" = functions::take: (key: u32, length: u32, tokens: u32, rate: f64, burst: u32, result: u32);
+        plain "take" = services::take: (key: u32, length: u32, tokens: u32, rate: f64, burst: u32, result: u32);
     }
     "environment" {
-        gives "get" = functions::environment: (name: u32, length: u32, result: u32);
+        gives "get" = services::environment: (name: u32, length: u32, result: u32);
     }
 }
 
@@ -252,7 +254,7 @@ fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> 
             Box::new(SendWrapper::new(async move {
                 let (a, b, c, d, e, f, g, h, i, j, timeout, max, result) = flat;
                 let arguments = ((a, b), (c, d), (e, f), (g, h), (i, j), timeout, max);
-                let outcome = match functions::call(split(&mut caller)?, arguments)? {
+                let outcome = match services::call(split(&mut caller)?, arguments)? {
                     Ok(future) => {
                         let outcome = future.await;
                         let left = caller.data_mut().state().woke()?;
@@ -263,7 +265,7 @@ fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> 
                     }
                     Err(refusal) => Err(refusal),
                 };
-                functions::called(split(&mut caller)?.state, outcome, result);
+                services::called(split(&mut caller)?.state, outcome, result);
                 deliver_waiting(&mut caller).await
             }))
         },

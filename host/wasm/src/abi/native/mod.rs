@@ -1,16 +1,19 @@
 //! The native contract, in its two carriers: core modules that speak its canonical lowering directly, and
 //! components. What a host function means is written once (`host`); the carriers only translate.
 //!
-//! Reading order: `state` (what stands behind an instance), `host` (what functions do), `core_imports`,
-//! `core_functions`, `core_exports` and `memory` (the core carrier), `component` (the other one), `instance`,
-//! `shared` and `exclusive` (how instances are kept), `module` (a loaded filter).
+//! Reading order: `state` (what stands behind an instance), `host` (what functions do), `core_*` and `memory`
+//! (the core carrier), `component*` (the other one), `instance`, `shared` and `exclusive` (how instances are kept),
+//! `module` (a loaded filter).
 
 mod call;
 mod check;
 mod component;
+mod component_imports;
+mod core_exchange;
 mod core_exports;
-mod core_functions;
 mod core_imports;
+mod core_services;
+mod core_values;
 mod exclusive;
 mod figures;
 mod host;

@@ -1,0 +1,173 @@
+//! One worker: its instances of the filters in force, its upstream connections, its figures. Everything here belongs to
+//! one thread; a new snapshot is made ready beside the old one and swapped in whole.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tidegate_core::filter::{Filter, WorkerServices};
+use tidegate_core::metrics::Registry;
+use tidegate_upstream::Client as UpstreamClient;
+
+use crate::access_log::AccessLog;
+use crate::figures::{FilterFigures, RouteFigures, WorkerFigures};
+use crate::guest_calls::GuestCalls;
+use crate::settings::Settings;
+use crate::snapshot::{FilterSlot, Snapshot};
+
+/// What all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Bounds and trust.
+    pub settings: Settings,
+    /// Where figures are registered.
+    pub registry: Arc<Registry>,
+    /// Where lines go; none: nowhere.
+    pub access_log: Option<AccessLog>,
+}
+
+/// One worker.
+pub struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) upstreams: Rc<UpstreamClient>,
+    pub(crate) figures: Rc<WorkerFigures>,
+    live: RefCell<Rc<Live>>,
+    services: WorkerServices,
+    last_id: Cell<u64>,
+    random: Cell<u64>,
+}
+
+/// A snapshot with this worker's instances and figures.
+pub(crate) struct Live {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) filters: Vec<LiveFilter>,
+    /// By the router's positions; the last is for requests without a route.
+    pub(crate) routes: Vec<RouteFigures>,
+}
+
+/// One filter on this worker.
+pub(crate) struct LiveFilter {
+    pub(crate) slot: FilterSlot,
+    pub(crate) figures: FilterFigures,
+    filter: RefCell<Option<Rc<dyn Filter>>>,
+}
+
+impl LiveFilter {
+    /// The filter, made anew if an earlier attempt failed.
+    pub(crate) fn get(&self, services: &WorkerServices) -> Option<Rc<dyn Filter>> {
+        if let Some(filter) = &*self.filter.borrow() {
+            return Some(Rc::clone(filter));
+        }
+        let made = self.slot.module.as_ref()?.on_worker(services);
+        match made {
+            Ok(filter) => {
+                self.filter.replace(Some(Rc::clone(&filter)));
+                Some(filter)
+            }
+            Err(error) => {
+                tracing::error!(filter = %self.slot.name, %error, "a filter can't be instantiated");
+                None
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// A worker without routes: it answers 404 until [`Worker::install`].
+    pub fn new(id: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let figures = Rc::new(WorkerFigures::new(Arc::clone(&shared.registry), id));
+        let upstreams = Rc::new(UpstreamClient::new(Arc::clone(&shared.registry), id));
+        let calls = Rc::new(GuestCalls::new(Rc::clone(&upstreams)));
+        let mut seed = [0; 8];
+        // Without the system's randomness, ids are only as different as the clock is.
+        if getrandom::fill(&mut seed).is_err() {
+            let nanos = std::time::UNIX_EPOCH
+                .elapsed()
+                .map_or(0, |time| u64::from(time.subsec_nanos()));
+            seed = nanos.to_le_bytes();
+        }
+        let live = Live {
+            snapshot: Arc::new(Snapshot::default()),
+            filters: Vec::new(),
+            routes: vec![figures.route("")],
+        };
+        let worker = Rc::new(Worker {
+            shared,
+            upstreams,
+            figures,
+            live: RefCell::new(Rc::new(live)),
+            services: WorkerServices {
+                http: Rc::clone(&calls) as Rc<dyn tidegate_core::services::HttpClient>,
+            },
+            last_id: Cell::new(0),
+            random: Cell::new(u64::from_le_bytes(seed)),
+        });
+        calls.serve_for(&worker);
+        worker
+    }
+
+    /// Puts a snapshot in force for the requests that come from now on. Those under way end with theirs.
+    pub fn install(&self, snapshot: Arc<Snapshot>) {
+        let filters = snapshot
+            .filters
+            .iter()
+            .map(|slot| {
+                let filter = LiveFilter {
+                    slot: slot.clone(),
+                    figures: self.figures.filter(&slot.name),
+                    filter: RefCell::new(None),
+                };
+                filter.get(&self.services);
+                filter
+            })
+            .collect();
+        let names = snapshot
+            .router
+            .routes()
+            .iter()
+            .map(|route| &*route.name)
+            .chain([""]);
+        let routes = names.map(|name| self.figures.route(name)).collect();
+        self.live.replace(Rc::new(Live {
+            snapshot,
+            filters,
+            routes,
+        }));
+    }
+
+    pub(crate) fn live(&self) -> Rc<Live> {
+        Rc::clone(&self.live.borrow())
+    }
+
+    pub(crate) fn filter_services(&self) -> &WorkerServices {
+        &self.services
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        let id = self.last_id.get().wrapping_add(1);
+        self.last_id.set(id);
+        id
+    }
+
+    /// A request id of 128 bits. It only has to be different from others, not secret.
+    pub(crate) fn request_id(&self) -> HeaderValue {
+        let next = || {
+            // SplitMix64.
+            let state = self.random.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+            self.random.set(state);
+            let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            mixed ^ (mixed >> 31)
+        };
+        let text = format!("{:016x}{:016x}", next(), next());
+        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}

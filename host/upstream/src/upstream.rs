@@ -1,0 +1,184 @@
+//! An upstream as the configuration describes it, and whose turn it is. Shared by all workers; holds no
+//! connection.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+
+use crate::endpoint::{Endpoint, Scheme};
+use crate::error::UpstreamError;
+use crate::tls::TlsSetup;
+
+/// How an upstream's certificate is judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The authorities that are trusted. Empty: those that browsers trust.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Whether any certificate will do. For tests only.
+    pub insecure: bool,
+    /// The name that is asked for and verified, if it is not the endpoint's host.
+    pub server_name: Option<String>,
+}
+
+/// An upstream: its endpoints and the bounds that hold for each of them.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// What the configuration calls it.
+    pub name: Arc<str>,
+    /// Where it listens; requests go to each in turn.
+    pub endpoints: Vec<Endpoint>,
+    /// How long a connection may take, TLS handshake included.
+    pub connect_timeout: Duration,
+    /// How long the response head may take after the last byte of the request that could be sent.
+    pub response_timeout: Duration,
+    /// How long a response body may pause between two reads.
+    pub idle_timeout: Duration,
+    /// How many unused connections are kept, per worker and endpoint.
+    pub idle_connections: usize,
+    /// How long an unused connection is kept.
+    pub keep_alive: Duration,
+    /// How its certificate is judged; for `https` endpoints.
+    pub tls: TlsOptions,
+}
+
+impl UpstreamConfig {
+    /// An upstream with the customary bounds.
+    pub fn new(name: impl Into<Arc<str>>, endpoints: Vec<Endpoint>) -> Self {
+        UpstreamConfig {
+            name: name.into(),
+            endpoints,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            idle_connections: 64,
+            keep_alive: Duration::from_secs(60),
+            tls: TlsOptions::default(),
+        }
+    }
+}
+
+/// An upstream that requests can be sent to.
+#[derive(Debug)]
+pub struct Upstream {
+    config: UpstreamConfig,
+    targets: Vec<Arc<Target>>,
+    cursor: AtomicUsize,
+}
+
+impl Upstream {
+    /// Prepares an upstream, its TLS settings included.
+    ///
+    /// # Errors
+    /// If the TLS settings can't be used.
+    pub fn new(config: UpstreamConfig) -> Result<Arc<Self>, UpstreamError> {
+        let targets = config
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let tls = (endpoint.scheme() == Scheme::Https)
+                    .then(|| TlsSetup::new(&config.name, endpoint, &config.tls))
+                    .transpose()?;
+                Ok(Arc::new(Target {
+                    label: endpoint.to_string().into(),
+                    identity: Arc::new(Identity {
+                        endpoint: endpoint.clone(),
+                        tls: tls.is_some().then(|| config.tls.clone()),
+                    }),
+                    tls,
+                }))
+            })
+            .collect::<Result<_, UpstreamError>>()?;
+        Ok(Arc::new(Upstream {
+            config,
+            targets,
+            cursor: AtomicUsize::new(0),
+        }))
+    }
+
+    /// What the configuration calls it.
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &UpstreamConfig {
+        &self.config
+    }
+
+    /// Every endpoint once, beginning with the one whose turn it is.
+    pub(crate) fn turn(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let count = self.targets.len();
+        let first = self.cursor.fetch_add(1, Ordering::Relaxed);
+        let first = first.checked_rem(count).unwrap_or(0);
+        self.targets.iter().cycle().skip(first).take(count)
+    }
+}
+
+/// One endpoint with what is needed to connect to it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) label: Arc<str>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) tls: Option<TlsSetup>,
+}
+
+impl Target {
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.identity.endpoint
+    }
+}
+
+/// What two connections must have in common so that one may stand in for the other. Upstreams that agree on it
+/// share connections, also across reloads.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    endpoint: Endpoint,
+    tls: Option<TlsOptions>,
+}
+
+impl Hash for Identity {
+    /// The endpoint alone: it tells nearly all apart, and certificates are long.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.endpoint.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_take_turns_and_each_is_offered_once() {
+        let endpoints = ["http://a", "http://b", "http://c"];
+        let endpoints = endpoints.map(|text| text.parse().unwrap()).to_vec();
+        let upstream = Upstream::new(UpstreamConfig::new("u", endpoints)).unwrap();
+        let turn = || -> String {
+            let hosts = upstream.turn().map(|target| target.endpoint().host());
+            hosts.collect()
+        };
+        assert_eq!(
+            [turn(), turn(), turn(), turn()],
+            ["abc", "bca", "cab", "abc"]
+        );
+    }
+
+    #[test]
+    fn an_upstream_without_endpoints_offers_none() {
+        let upstream = Upstream::new(UpstreamConfig::new("u", Vec::new())).unwrap();
+        assert_eq!(upstream.turn().count(), 0);
+    }
+
+    #[test]
+    fn connections_are_not_shared_between_tls_settings() {
+        let endpoint: Endpoint = "https://a".parse().unwrap();
+        let mut config = UpstreamConfig::new("u", vec![endpoint]);
+        let strict = Upstream::new(config.clone()).unwrap();
+        config.tls.insecure = true;
+        let lax = Upstream::new(config).unwrap();
+        let identity = |upstream: &Upstream| upstream.targets[0].identity.clone();
+        assert_ne!(identity(&strict), identity(&lax));
+    }
+}

@@ -1,0 +1,401 @@
+//! The interfaces besides the exchange as a core module calls them: log, clock, random, environment, metrics, store,
+//! limiter and HTTP calls. Every function here is one crossing; what it does stands in `host` and `figures`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Response;
+use tidegate_core::services::{CallFuture, Level};
+
+use super::core_values::{
+    Done, Guest, give_fields, optional, put_bool, put_u32, put_unit, refusal,
+};
+use super::figures::Define;
+use super::host::{self, Call, CallRefusal, StoreRefusal};
+use super::memory::{self, Pairs, bytes, no_such_value, put, text};
+use super::state::State;
+
+// --- log, clock, random, environment ---
+
+fn level(value: u32) -> Done<Level> {
+    match value {
+        0 => Ok(Level::Error),
+        1 => Ok(Level::Warn),
+        2 => Ok(Level::Info),
+        3 => Ok(Level::Debug),
+        4 => Ok(Level::Trace),
+        _ => Err(no_such_value("level", value)),
+    }
+}
+
+pub(super) fn log_enabled(guest: Guest<'_>, of: u32) -> Done<u32> {
+    Ok(u32::from(guest.state.log_enabled(level(of)?)))
+}
+
+pub(super) fn log_write(guest: Guest<'_>, of: u32, message: u32, length: u32) -> Done {
+    let message = text(guest.memory, message, length)?;
+    guest.state.log_write(level(of)?, message);
+    Ok(())
+}
+
+pub(super) fn monotonic(guest: Guest<'_>) -> Done<u64> {
+    Ok(guest.state.monotonic())
+}
+
+pub(super) fn wall(guest: Guest<'_>) -> Done<u64> {
+    Ok(guest.state.wall())
+}
+
+pub(super) fn random_bytes(guest: Guest<'_>, length: u32, result: u32) -> Done {
+    let bytes = host::random(length)?;
+    guest.state.reply.begin(result, 8, 4);
+    guest.state.reply.bytes(0, &bytes);
+    Ok(())
+}
+
+pub(super) fn random_number(_: Guest<'_>) -> Done<u64> {
+    host::random_number()
+}
+
+pub(super) fn environment(guest: Guest<'_>, name: u32, length: u32, result: u32) -> Done {
+    let name = text(guest.memory, name, length)?;
+    let facts = Arc::clone(&guest.state.facts);
+    let reply = &mut guest.state.reply;
+    reply.begin(result, 12, 4);
+    if let Some(value) = facts.allow.env.get(name).and_then(Option::as_deref) {
+        reply.put(0, [1]);
+        reply.bytes(4, value.as_bytes());
+    }
+    Ok(())
+}
+
+// --- metrics ---
+
+/// A guest's `list<label>`, borrowed.
+fn labels(memory: &[u8], at: u32, count: u32) -> Done<Vec<(&str, &str)>> {
+    let elements = memory::list(memory, at, count, 16, 4)?.chunks_exact(16);
+    // More labels than any figure may have are refused as too many without being read.
+    let pairs = elements.take(32).map(|element| {
+        let [name, name_length, value, value_length] =
+            [0, 4, 8, 12].map(|at| memory::number(element, at));
+        Ok((
+            text(memory, name, name_length)?,
+            text(memory, value, value_length)?,
+        ))
+    });
+    pairs.collect()
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn counter(
+    guest: Guest<'_>,
+    name: u32,
+    name_length: u32,
+    help: u32,
+    help_length: u32,
+    list: u32,
+    list_count: u32,
+    result: u32,
+) -> Done {
+    let name = text(guest.memory, name, name_length)?;
+    let help = text(guest.memory, help, help_length)?;
+    let labels = labels(guest.memory, list, list_count)?;
+    let outcome = guest.state.define(Define::Counter, name, help, &labels);
+    put_u32(guest.memory, result, outcome.map_err(refusal))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn gauge(
+    guest: Guest<'_>,
+    name: u32,
+    name_length: u32,
+    help: u32,
+    help_length: u32,
+    list: u32,
+    list_count: u32,
+    result: u32,
+) -> Done {
+    let name = text(guest.memory, name, name_length)?;
+    let help = text(guest.memory, help, help_length)?;
+    let labels = labels(guest.memory, list, list_count)?;
+    let outcome = guest.state.define(Define::Gauge, name, help, &labels);
+    put_u32(guest.memory, result, outcome.map_err(refusal))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn histogram(
+    guest: Guest<'_>,
+    name: u32,
+    name_length: u32,
+    help: u32,
+    help_length: u32,
+    list: u32,
+    list_count: u32,
+    bounds: u32,
+    bounds_count: u32,
+    result: u32,
+) -> Done {
+    let name = text(guest.memory, name, name_length)?;
+    let help = text(guest.memory, help, help_length)?;
+    let labels = labels(guest.memory, list, list_count)?;
+    let bounds: Vec<f64> = memory::list(guest.memory, bounds, bounds_count, 8, 8)?
+        .chunks_exact(8)
+        // One more than is allowed is enough to be refused.
+        .take(128)
+        .map(|eight| f64::from_le_bytes(eight.try_into().unwrap_or_default()))
+        .collect();
+    let define = Define::Histogram(&bounds);
+    let outcome = guest.state.define(define, name, help, &labels);
+    put_u32(guest.memory, result, outcome.map_err(refusal))
+}
+
+pub(super) fn metric_add(guest: Guest<'_>, metric: u32, delta: u64) -> Done {
+    guest.state.add(metric, delta);
+    Ok(())
+}
+
+pub(super) fn metric_set(guest: Guest<'_>, metric: u32, value: f64) -> Done {
+    guest.state.set(metric, value);
+    Ok(())
+}
+
+pub(super) fn metric_observe(guest: Guest<'_>, metric: u32, value: f64) -> Done {
+    guest.state.observe(metric, value);
+    Ok(())
+}
+
+// --- store ---
+
+fn store_refusal(refusal: StoreRefusal) -> u8 {
+    match refusal {
+        StoreRefusal::NotGranted => 0,
+        StoreRefusal::TooLarge => 1,
+        StoreRefusal::NotANumber => 2,
+        StoreRefusal::Unavailable => 3,
+    }
+}
+
+pub(super) fn store_get(
+    guest: Guest<'_>,
+    space: u32,
+    space_length: u32,
+    key: u32,
+    key_length: u32,
+    result: u32,
+) -> Done {
+    let space = text(guest.memory, space, space_length)?;
+    let key = text(guest.memory, key, key_length)?;
+    let outcome = guest.state.store_get(space, key);
+    let reply = &mut guest.state.reply;
+    reply.begin(result, 16, 4);
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(value)) => {
+            reply.put(4, [1]);
+            reply.bytes(8, &value);
+        }
+        Err(reason) => {
+            reply.put(0, [1]);
+            reply.put(4, [store_refusal(reason)]);
+        }
+    }
+    Ok(())
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn store_set(
+    guest: Guest<'_>,
+    space: u32,
+    space_length: u32,
+    key: u32,
+    key_length: u32,
+    value: u32,
+    value_length: u32,
+    ttl: u64,
+    result: u32,
+) -> Done {
+    let space = text(guest.memory, space, space_length)?;
+    let key = text(guest.memory, key, key_length)?;
+    let value = bytes(guest.memory, value, value_length)?;
+    let outcome = guest.state.store_set(space, key, value, ttl);
+    put_unit(guest.memory, result, outcome.map_err(store_refusal))
+}
+
+pub(super) fn store_delete(
+    guest: Guest<'_>,
+    space: u32,
+    space_length: u32,
+    key: u32,
+    key_length: u32,
+    result: u32,
+) -> Done {
+    let space = text(guest.memory, space, space_length)?;
+    let key = text(guest.memory, key, key_length)?;
+    let outcome = guest.state.store_delete(space, key);
+    put_bool(guest.memory, result, outcome.map_err(store_refusal))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn store_swap(
+    guest: Guest<'_>,
+    space: u32,
+    space_length: u32,
+    key: u32,
+    key_length: u32,
+    given: u32,
+    expected: u32,
+    expected_length: u32,
+    value: u32,
+    value_length: u32,
+    ttl: u64,
+    result: u32,
+) -> Done {
+    let space = text(guest.memory, space, space_length)?;
+    let key = text(guest.memory, key, key_length)?;
+    let expected = optional(given, || bytes(guest.memory, expected, expected_length))?;
+    let value = bytes(guest.memory, value, value_length)?;
+    let outcome = guest.state.store_swap(space, key, expected, value, ttl);
+    put_bool(guest.memory, result, outcome.map_err(store_refusal))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens strings and lists into pairs"
+)]
+pub(super) fn store_increment(
+    guest: Guest<'_>,
+    space: u32,
+    space_length: u32,
+    key: u32,
+    key_length: u32,
+    delta: i64,
+    ttl: u64,
+    result: u32,
+) -> Done {
+    let space = text(guest.memory, space, space_length)?;
+    let key = text(guest.memory, key, key_length)?;
+    let outcome = guest.state.store_increment(space, key, delta, ttl);
+    // `result<s64, ENUM>`: the payload stands at 8.
+    let mut bytes = [0; 16];
+    let [discriminant, _, _, _, _, _, _, _, payload @ ..] = &mut bytes;
+    match outcome {
+        Ok(value) => *payload = value.to_le_bytes(),
+        Err(reason) => {
+            *discriminant = 1;
+            *payload = u64::from(store_refusal(reason)).to_le_bytes();
+        }
+    }
+    put(guest.memory, result, 8, bytes)
+}
+
+// --- limiter ---
+
+pub(super) fn take(
+    guest: Guest<'_>,
+    key: u32,
+    length: u32,
+    tokens: u32,
+    rate: f64,
+    burst: u32,
+    result: u32,
+) -> Done {
+    let key = text(guest.memory, key, length)?;
+    let verdict = guest.state.limiter_take(key, tokens, rate, burst);
+    let mut head = [0; 8];
+    let [allowed, _, _, _, remaining @ ..] = &mut head;
+    *allowed = u8::from(verdict.allowed);
+    *remaining = verdict.remaining.to_le_bytes();
+    put(guest.memory, result, 8, head)?;
+    let after = [(8, verdict.retry_after), (16, verdict.reset_after)];
+    for (offset, nanoseconds) in after {
+        let at = result.saturating_add(offset);
+        put(guest.memory, at, 1, nanoseconds.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+// --- http-client ---
+
+fn call_refusal(refusal: CallRefusal) -> u8 {
+    match refusal {
+        CallRefusal::NotGranted => 0,
+        CallRefusal::InvalidRequest => 1,
+        CallRefusal::Unreachable => 2,
+        CallRefusal::TimedOut => 3,
+        CallRefusal::ResponseTooLarge => 4,
+        CallRefusal::Broken => 5,
+        CallRefusal::NotNow => 6,
+    }
+}
+
+/// The flat arguments of `http-client.call`: a string, then the record's members one after the other.
+pub(super) type CallArguments = (
+    (u32, u32),
+    (u32, u32),
+    (u32, u32),
+    (u32, u32),
+    (u32, u32),
+    u32,
+    u32,
+);
+
+/// Begins a call.
+pub(super) fn call(
+    guest: Guest<'_>,
+    (upstream, method, path, list, body, timeout_ms, max_response): CallArguments,
+) -> Done<Result<CallFuture, CallRefusal>> {
+    let memory = &*guest.memory;
+    let mut fields = Pairs::new(memory, list.0, list.1)?;
+    let call = Call {
+        upstream: text(memory, upstream.0, upstream.1)?,
+        method: text(memory, method.0, method.1)?,
+        path: text(memory, path.0, path.1)?,
+        body: bytes(memory, body.0, body.1)?,
+        timeout_ms,
+        max_response,
+    };
+    let begun = guest.state.begin_call(call, &mut fields);
+    fields.finish()?;
+    Ok(begun)
+}
+
+/// Builds what a call ended with: `result<call-response, call-error>`.
+pub(super) fn called(
+    state: &mut State,
+    outcome: Result<Response<Bytes>, CallRefusal>,
+    result: u32,
+) {
+    let reply = &mut state.reply;
+    reply.begin(result, 24, 4);
+    match outcome {
+        Ok(response) => {
+            reply.put(4, response.status().as_u16().to_le_bytes());
+            let fields = response.headers().iter();
+            give_fields(
+                reply,
+                8,
+                fields.map(|(name, value)| (name.as_str(), value.as_bytes())),
+            );
+            reply.bytes(16, response.body());
+        }
+        Err(reason) => {
+            reply.put(0, [1]);
+            reply.put(4, [call_refusal(reason)]);
+        }
+    }
+}
