@@ -384,7 +384,7 @@ mod tests {
             guard
                 .inspect(one)
                 .and_then(|()| guard.inspect(two))
-                .map(|()| guard.in_head())
+                .map(|()| guard.state == State::Head)
         };
         let whole = run(0);
         for cut in 1..text.len() {

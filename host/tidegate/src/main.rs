@@ -7,6 +7,7 @@ mod diagnostic;
 mod load;
 mod logging;
 mod plugins;
+mod run;
 
 use std::process::ExitCode;
 
@@ -24,11 +25,7 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Run(args) => {
-            let _ = args.options();
-            commands::message("tidegate: this build can't run yet\n");
-            ExitCode::FAILURE
-        }
+        Command::Run(args) => commands::run::run(&args.options()),
         Command::Check(args) => commands::check::run(&args.options()),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Schema(args) => commands::schema::run(&args),

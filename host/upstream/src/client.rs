@@ -1,10 +1,5 @@
 //! The whole way of a request: whose turn, which connection, the answer or the error, and the few second attempts
-//! that are safe.
-//!
-//! A request goes to another endpoint only if no connection to the first could be made. It is sent again to the
-//! same endpoint, once and on a new connection, if the old one gave it back unsent; or if it has no body and may
-//! be repeated and the connection, one that had rested, ended without an answer. Anything else that was sent is
-//! never sent twice.
+//! that `retry` allows. Knows no byte of either protocol.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,15 +9,18 @@ use hyper::body::Incoming;
 use tidegate_core::body::Body;
 use tidegate_core::metrics::Registry;
 
-use crate::body::response_body;
+use crate::body::{Terms, response_body};
 use crate::connect::{self, Channel};
 use crate::endpoint::Scheme;
-use crate::error::{Failure, SendError, SendErrorKind};
-use crate::exchange::{self, Lost};
-use crate::figures::{Figures, UpstreamFigures};
-use crate::message::{self, Progress};
-use crate::pool::{Http2, Lease, Pool};
-use crate::upstream::{Target, Upstream};
+use crate::error::{Failure, Lost, SendError, SendErrorKind};
+use crate::http1::{self, Lease};
+use crate::http2::{self, Http2};
+use crate::message::{self, MAX_FIELDS};
+use crate::pool::{Known, Place, Pool};
+use crate::retry::{self, Attempt, Loss, Next};
+use crate::timer::after;
+use crate::upload::Upload;
+use crate::upstream::{Upstream, UpstreamConfig};
 
 /// The most endpoints that are tried for one request.
 const MAX_ENDPOINTS: usize = 3;
@@ -31,7 +29,6 @@ const MAX_ENDPOINTS: usize = 3;
 #[derive(Clone, Debug)]
 pub struct Client {
     pool: Rc<Pool>,
-    figures: Rc<Figures>,
 }
 
 /// An answer and where it came from.
@@ -48,25 +45,31 @@ pub struct Sent {
 
 /// What the attempts of one request have in common.
 struct Task<'a> {
-    upstream: &'a Arc<Upstream>,
-    figures: Rc<UpstreamFigures>,
-    progress: Option<Rc<Progress>>,
+    config: &'a UpstreamConfig,
+    known: Rc<Known>,
+    upload: Option<Rc<Upload>>,
     upgrade: bool,
+    idempotent: bool,
     attempts: u32,
 }
 
 /// A connection for one request.
 enum Way {
-    Http1 { lease: Lease, reused: bool },
-    Http2 { connection: Http2, reused: bool },
+    Http1(Lease),
+    Http2 { connection: Rc<Http2>, reused: bool },
+}
+
+/// An endpoint that brought no answer; with the request, if the next endpoint may have it.
+struct Failed {
+    error: SendError,
+    request: Option<Box<Request<Body>>>,
 }
 
 impl Client {
     /// A client without connections.
     pub fn new(registry: Arc<Registry>, worker: usize) -> Self {
         Client {
-            pool: Rc::default(),
-            figures: Rc::new(Figures::new(registry, worker)),
+            pool: Rc::new(Pool::new(registry, worker)),
         }
     }
 
@@ -83,10 +86,11 @@ impl Client {
         mut request: Request<Body>,
     ) -> Result<Sent, SendError> {
         let mut task = Task {
-            upstream,
-            figures: self.figures.of(upstream.name()),
-            progress: Progress::watch(&mut request),
+            config: upstream.config(),
+            known: self.pool.known(upstream),
+            upload: Upload::watch(&mut request),
             upgrade: message::wants_upgrade(request.headers()),
+            idempotent: retry::is_idempotent(request.method()),
             attempts: 0,
         };
         let mut last = SendError {
@@ -95,27 +99,26 @@ impl Client {
             attempts: 0,
             detail: String::new(),
         };
-        for target in upstream.turn().take(MAX_ENDPOINTS) {
-            let lost = match self.send_to(&mut task, target, request).await {
+        let known = task.known.clone();
+        for place in known.turn(upstream).take(MAX_ENDPOINTS) {
+            let failed = match self.send_to(&mut task, place, request).await {
                 Ok(response) => {
                     return Ok(Sent {
                         response,
-                        endpoint: target.label.clone(),
+                        endpoint: place.target.label.clone(),
                         attempts: task.attempts,
                     });
                 }
-                Err(lost) => lost,
+                Err(failed) => failed,
             };
-            last = SendError {
-                kind: lost.failure.kind,
-                endpoint: Some(target.label.clone()),
-                attempts: task.attempts,
-                detail: lost.failure.detail,
-            };
-            match lost.unsent {
-                Some(unsent) if last.kind.is_before_sending() => request = *unsent,
-                _ => break,
+            last = failed.error;
+            match failed.request {
+                Some(back) => request = *back,
+                None => return Err(last),
             }
+        }
+        if last.attempts == 0 {
+            known.figures.failed(&last.kind);
         }
         Err(last)
     }
@@ -124,102 +127,108 @@ impl Client {
     async fn send_to(
         &self,
         task: &mut Task<'_>,
-        target: &Arc<Target>,
+        place: &Place,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Lost> {
-        let mut avoid = None;
+    ) -> Result<Response<Body>, Failed> {
+        let mut repeated = false;
         loop {
             task.attempts += 1;
-            task.figures.attempts.increment();
-            let way = match self.way(task, target, avoid).await {
-                Ok(way) => way,
-                Err(failure) => {
-                    self.count(task, &failure.kind);
-                    return Err(Lost::unsent(failure, request));
+            task.known.figures.attempts.increment();
+            if task.attempts > 1 {
+                task.known.figures.retries.increment();
+            }
+            let mut copy = None;
+            let mut reused = false;
+            let lost = match self.way(task, place, repeated).await {
+                Err(failure) => Lost {
+                    loss: Loss::NoConnection,
+                    ..Lost::unsent(failure, request)
+                },
+                Ok(way) => {
+                    reused = way.is_reused();
+                    let shared = matches!(way, Way::Http2 { .. });
+                    copy = retry::keeps_copy(&request, reused, shared)
+                        .then(|| Box::new(message::copy(&request)));
+                    match self.exchange(task, place, way, request).await {
+                        Ok(response) => return Ok(response),
+                        Err(lost) => lost,
+                    }
                 }
             };
-            let (reused, id) = match &way {
-                Way::Http1 { reused, .. } => (*reused, 0),
-                Way::Http2 { reused, connection } => (*reused, connection.id),
+            task.known.figures.failed(&lost.failure.kind);
+            let held = lost.request.or(copy);
+            let attempt = Attempt {
+                idempotent: task.idempotent,
+                reused,
+                repeated,
+                at_hand: held.is_some(),
             };
-            let copy =
-                (reused && message::is_replayable(&request)).then(|| message::copy_head(&request));
-            let lost = match self.exchange(task, target, way, request).await {
-                Ok(response) => return Ok(response),
-                Err(lost) => lost,
-            };
-            self.count(task, &lost.failure.kind);
-            let again = match (&lost.failure.kind, copy) {
-                _ if avoid.is_some() => None,
-                (SendErrorKind::ResetBeforeHead, copy) => lost.unsent.map(|back| *back).or(copy),
-                _ => None,
-            };
-            match again {
-                Some(again) => request = again,
-                None => return Err(Lost::sent(lost.failure)),
+            let next = retry::next(lost.loss, attempt);
+            match held {
+                Some(held) if next == Next::SameEndpoint => request = *held,
+                held => {
+                    return Err(Failed {
+                        error: SendError {
+                            kind: lost.failure.kind,
+                            endpoint: Some(place.target.label.clone()),
+                            attempts: task.attempts,
+                            detail: lost.failure.detail,
+                        },
+                        request: held.filter(|_| next == Next::NextEndpoint),
+                    });
+                }
             }
-            avoid = Some(id);
+            repeated = true;
         }
     }
 
-    /// A connection: one at rest or a new one; only a new one if there is one to avoid.
-    async fn way(
-        &self,
-        task: &Task<'_>,
-        target: &Arc<Target>,
-        avoid: Option<u64>,
-    ) -> Result<Way, Failure> {
-        let config = task.upstream.config();
-        let lease = |connection| Lease::new(&self.pool, target, config, connection);
-        let scheme = target.endpoint().scheme();
+    /// A connection: one at rest or a new one. `fresh` keeps away from connections that others used before and that
+    /// may be as old as the one that just failed.
+    async fn way(&self, task: &Task<'_>, place: &Place, fresh: bool) -> Result<Way, Failure> {
+        let (config, shelf) = (task.config, &place.shelf);
+        let scheme = place.target.endpoint().scheme();
         let http1 = scheme == Scheme::Http || (scheme == Scheme::Https && task.upgrade);
+        let lease = |connection| Way::Http1(Lease::new(&self.pool, shelf, config, connection));
         let shared = || {
-            let held = self
-                .pool
-                .shared(&target.identity, config.keep_alive, avoid)?;
+            let connection = shelf.shared(config.keep_alive)?;
             Some(Way::Http2 {
-                connection: held,
+                connection,
                 reused: true,
             })
         };
         if !http1 && let Some(way) = shared() {
             return Ok(way);
         }
-        if avoid.is_none()
-            && scheme != Scheme::H2c
-            && let Some(connection) = self.pool.take(&target.identity)
-        {
-            return Ok(Way::Http1 {
-                lease: lease(connection),
-                reused: true,
-            });
+        if !fresh && let Some(connection) = shelf.take() {
+            return Ok(lease(connection));
         }
-        let opened = tokio::time::timeout(config.connect_timeout, async {
-            let gate = if http1 {
-                None
+        let until = after(config.connect_timeout);
+        let opened = tokio::time::timeout_at(until, async {
+            let crowded = scheme == Scheme::H2c || (!http1 && shelf.speaks_http2());
+            let gate = if crowded {
+                let gate = shelf.gate.lock().await;
+                // Whoever held the gate before may have opened what is needed.
+                if let Some(way) = shared() {
+                    return Ok(way);
+                }
+                Some(gate)
             } else {
-                self.pool.gate(&target.identity, scheme == Scheme::H2c)
+                None
             };
-            let _held = match &gate {
-                Some(gate) => Some(gate.lock().await),
-                None => None,
+            let opened =
+                connect::open(&place.target, http1, &task.known.figures, until).await?;
+            let way = match opened {
+                Channel::Http1(connection) => lease(connection),
+                Channel::Http2(connection) => {
+                    self.pool.share(shelf, &connection, config.keep_alive);
+                    Way::Http2 {
+                        connection,
+                        reused: false,
+                    }
+                }
             };
-            // Whoever held the gate before may have opened what is needed.
-            if gate.is_some()
-                && let Some(way) = shared()
-            {
-                return Ok(way);
-            }
-            Ok(match connect::open(target, http1).await? {
-                Channel::Http1(connection) => Way::Http1 {
-                    lease: lease(connection),
-                    reused: false,
-                },
-                Channel::Http2(sender) => Way::Http2 {
-                    connection: self.pool.share(&target.identity, sender, config.keep_alive),
-                    reused: false,
-                },
-            })
+            drop(gate);
+            Ok(way)
         });
         opened.await.unwrap_or_else(|_| {
             let bound = format!("the bound is {:?}", config.connect_timeout);
@@ -231,63 +240,81 @@ impl Client {
     async fn exchange(
         &self,
         task: &Task<'_>,
-        target: &Target,
+        place: &Place,
         way: Way,
         request: Request<Body>,
     ) -> Result<Response<Body>, Lost> {
-        let config = task.upstream.config();
-        let progress = task.progress.as_deref();
-        let (response, lease) = match way {
-            Way::Http1 { mut lease, .. } => {
-                let endpoint = target.endpoint();
-                let limit = config.response_timeout;
-                let sent = exchange::over_http1(&mut lease, endpoint, request, progress, limit);
-                (sent.await?, Some(lease))
+        let endpoint = place.target.endpoint();
+        let limit = task.config.response_timeout;
+        let upload = task.upload.as_deref();
+        match way {
+            Way::Http1(mut lease) => {
+                let response =
+                    http1::send(&mut lease, endpoint, request, upload, limit).await?;
+                answer(response, Some(lease), task)
             }
             Way::Http2 { connection, .. } => {
-                let endpoint = target.endpoint();
-                let limit = config.response_timeout;
-                let sent = exchange::over_http2(connection, endpoint, request, progress, limit);
-                (sent.await?, None)
+                let shelf = &place.shelf;
+                let response =
+                    http2::send(&connection, shelf, endpoint, request, upload, limit).await?;
+                answer(response, None, task)
             }
-        };
-        answer(response, lease, task)
+        }
     }
 
-    /// How many HTTP/1.1 connections rest and are still open.
+    /// The connections at rest.
     #[cfg(test)]
-    pub(crate) fn resting(&self) -> usize {
-        self.pool.resting()
-    }
-
-    fn count(&self, task: &Task<'_>, kind: &SendErrorKind) {
-        self.figures
-            .failed(task.upstream.name(), &task.figures, kind);
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 }
 
-/// The response in our words. Its version says nothing about the one towards the client.
+impl Way {
+    fn is_reused(&self) -> bool {
+        match self {
+            Way::Http1(lease) => lease.is_reused(),
+            Way::Http2 { reused, .. } => *reused,
+        }
+    }
+}
+
+/// The response in our words. Its version says nothing about the one towards the client. One that is not valid is
+/// dropped with its connection.
 fn answer(
     response: Response<Incoming>,
-    lease: Option<Lease>,
+    mut lease: Option<Lease>,
     task: &Task<'_>,
 ) -> Result<Response<Body>, Lost> {
     let (mut parts, incoming) = response.into_parts();
     parts.version = Version::HTTP_11;
+    let invalid = |detail| {
+        let failure = Failure::new(SendErrorKind::InvalidResponse, detail);
+        Err(Lost::new(failure, Loss::Final))
+    };
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         let Some(lease) = lease.filter(|_| task.upgrade) else {
-            let detail = "101 without a request to switch protocols";
-            return Err(Lost::sent(Failure::new(
-                SendErrorKind::InvalidResponse,
-                detail,
-            )));
+            return invalid("101 without a request to switch protocols");
         };
         lease.let_go();
         return Ok(Response::from_parts(parts, Body::Empty));
     }
-    let idle = task.upstream.config().idle_timeout;
-    Ok(Response::from_parts(
-        parts,
-        response_body(incoming, lease, idle),
-    ))
+    if parts.headers.len() > MAX_FIELDS {
+        return invalid("too many fields");
+    }
+    if let Err(detail) = message::check_framing(&parts.headers) {
+        return invalid(detail);
+    }
+    if let Some(lease) = &mut lease
+        && let Some(seconds) = message::keep_alive_seconds(&parts.headers)
+    {
+        lease.shorten(seconds);
+    }
+    let terms = Terms {
+        lease,
+        idle: task.config.idle_timeout,
+        figures: task.known.figures.clone(),
+        upload: task.upload.clone(),
+    };
+    let body = response_body(incoming, terms);
+    Ok(Response::from_parts(parts, body))
 }

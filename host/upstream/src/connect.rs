@@ -1,32 +1,27 @@
-//! New connections: name, socket, TLS, protocol. Keeps none, and bounds nothing in time; the caller does.
+//! New connections: name, socket, TLS, protocol. Keeps none and decides nothing about a second attempt.
 
-use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use hyper::rt::{Executor, Read, Write};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::body::Body;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Failure, SendErrorKind, chain};
-use crate::pool::Http1;
+use crate::http1::Http1;
+use crate::http2::Http2;
+use crate::metrics::{Figures, OpenConnection};
 use crate::tls;
 use crate::upstream::Target;
 
-/// The most that is buffered of one connection's input, a response's head included.
-const MAX_BUFFER: usize = 128 * 1024;
-/// What an HTTP/2 upstream may send of one response before it is read.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// What it may send of all of them.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// After how long a silent HTTP/2 connection is asked whether it lives, and how long it may take to say so.
-const PING: Duration = Duration::from_secs(20);
-const PONG: Duration = Duration::from_secs(10);
+/// After how long the system asks a silent peer whether it lives, how often it asks, and how many times.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
 
 /// A new connection.
 #[derive(Debug)]
@@ -34,115 +29,100 @@ pub(crate) enum Channel {
     /// For one request at a time.
     Http1(Http1),
     /// For many.
-    Http2(http2::SendRequest<Body>),
+    Http2(Rc<Http2>),
 }
 
-/// Connects to an endpoint. `http1` keeps HTTP/2 out of what TLS offers.
-pub(crate) async fn open(target: &Target, http1: bool) -> Result<Channel, Failure> {
-    let socket = dial(target.endpoint()).await?;
+/// Connects to an endpoint before `until`. `http1` keeps HTTP/2 out of what TLS offers.
+pub(crate) async fn open(
+    target: &Target,
+    http1: bool,
+    figures: &Figures,
+    until: Instant,
+) -> Result<Channel, Failure> {
+    let socket = dial(target.endpoint(), until).await?;
+    let open = figures.opened();
     let Some(tls) = &target.tls else {
-        let io = TokioIo::new(socket);
-        return match target.endpoint().scheme() {
-            Scheme::H2c => start_http2(io).await,
-            Scheme::Http | Scheme::Https => start_http1(io).await,
-        };
+        let http2 = target.endpoint().scheme() == Scheme::H2c;
+        return start(socket, http2, open).await;
     };
     let config = if http1 { &tls.http1 } else { &tls.any };
     let stream = TlsConnector::from(config.clone())
         .connect(tls.server_name.clone(), socket)
         .await
         .map_err(|error| Failure::new(SendErrorKind::Tls, chain(&error)))?;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
-    let io = TokioIo::new(stream);
-    if is_http2 {
-        start_http2(io).await
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
+    start(stream, http2, open).await
+}
+
+async fn start<T>(io: T, http2: bool, open: OpenConnection) -> Result<Channel, Failure>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Ok(if http2 {
+        Channel::Http2(Rc::new(Http2::start(io, open).await?))
     } else {
-        start_http1(io).await
-    }
+        Channel::Http1(Http1::start(io, open).await?)
+    })
 }
 
-/// Tries a name's addresses one after the other.
-async fn dial(endpoint: &Endpoint) -> Result<TcpStream, Failure> {
+/// Tries an endpoint's addresses one after the other.
+async fn dial(endpoint: &Endpoint, until: Instant) -> Result<TcpStream, Failure> {
     let port = endpoint.port();
-    let connected = match endpoint.address() {
-        Some(address) => TcpStream::connect(SocketAddr::new(address, port)).await,
-        None => {
-            let addresses = tokio::net::lookup_host((endpoint.host(), port))
-                .await
-                .map_err(|error| Failure::new(SendErrorKind::Dns, error))?;
-            let mut last = None;
-            for address in addresses {
-                match TcpStream::connect(address).await {
-                    Ok(socket) => {
-                        last = Some(Ok(socket));
-                        break;
-                    }
-                    Err(error) => last = Some(Err(error)),
-                }
-            }
-            last.ok_or_else(|| Failure::new(SendErrorKind::Dns, "the name has no addresses"))?
-        }
-    };
-    let no_delay = |socket: TcpStream| -> io::Result<TcpStream> {
-        socket.set_nodelay(true)?;
-        Ok(socket)
-    };
-    connected
-        .and_then(no_delay)
-        .map_err(|error| Failure::new(SendErrorKind::Connect, error))
+    if let Some(address) = endpoint.address() {
+        return dial_all(&[SocketAddr::new(address, port)], until).await;
+    }
+    let found = tokio::net::lookup_host((endpoint.host(), port)).await;
+    let found = found.map_err(|error| Failure::new(SendErrorKind::Dns, error))?;
+    dial_all(&found.collect::<Vec<_>>(), until).await
 }
 
-async fn start_http1<T>(io: T) -> Result<Channel, Failure>
-where
-    T: Read + Write + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_BUFFER)
-        .handshake::<_, Body>(io)
-        .await
-        .map_err(|error| Failure::new(SendErrorKind::Connect, chain(&error)))?;
-    let driver = tokio::task::spawn_local(async move {
-        // Whoever waits for the response is told as well.
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(error = %chain(&error), "a connection to an upstream broke");
-        }
-    });
-    Ok(Channel::Http1(Http1 {
-        sender,
-        driver: driver.abort_handle(),
-    }))
+/// Each address has its share of the time that is left, so that one that does not answer can't use up all of it.
+async fn dial_all(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, Failure> {
+    let mut last = Failure::new(SendErrorKind::Dns, "the name has no addresses");
+    for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
+        let rest = until.saturating_duration_since(Instant::now());
+        let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
+        last = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => match prepare(&socket) {
+                Ok(()) => return Ok(socket),
+                Err(error) => Failure::new(SendErrorKind::Connect, error),
+            },
+            Ok(Err(error)) => Failure::new(SendErrorKind::Connect, error),
+            Err(_) => Failure::new(SendErrorKind::ConnectTimedOut, address),
+        };
+    }
+    Err(last)
 }
 
-async fn start_http2<T>(io: T) -> Result<Channel, Failure>
-where
-    T: Read + Write + Unpin + 'static,
-{
-    let (sender, connection) = http2::Builder::new(OnThisWorker)
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PONG)
-        .handshake::<_, Body>(io)
-        .await
-        .map_err(|error| Failure::new(SendErrorKind::Connect, chain(&error)))?;
-    tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %chain(&error), "a connection to an upstream broke");
-        }
-    });
-    Ok(Channel::Http2(sender))
+fn prepare(socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY)
+        .with_retries(PROBES);
+    SockRef::from(socket).set_tcp_keepalive(&probes)
 }
 
-/// Runs hyper's own tasks on the worker that they belong to.
-#[derive(Clone, Copy, Debug)]
-struct OnThisWorker;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
 
-impl<F> Executor<F> for OnThisWorker
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+    #[tokio::test]
+    async fn the_next_address_is_tried_when_one_refuses() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusing = gone.local_addr().unwrap();
+        drop(gone);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        let socket = dial_all(&[refusing, open], until).await.unwrap();
+        assert_eq!(socket.peer_addr().unwrap(), open);
+        assert!(socket.nodelay().unwrap());
+        assert!(SockRef::from(&socket).keepalive().unwrap());
+        let error = dial_all(&[refusing], until).await.unwrap_err();
+        assert!(matches!(error.kind, SendErrorKind::Connect));
+        let error = dial_all(&[], until).await.unwrap_err();
+        assert!(matches!(error.kind, SendErrorKind::Dns));
     }
 }

@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidegate_core::body::BodyError;
+use http::Request;
+use tidegate_core::body::{Body, BodyError};
+
+use crate::retry::Loss;
 
 /// Why an upstream can't be made from its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +43,7 @@ pub enum UpstreamError {
 pub enum SendErrorKind {
     /// The upstream has no endpoints.
     NoEndpoint,
-    /// No connection: refused, no route, out of descriptors.
+    /// No connection: mostly refused, else no route or out of descriptors.
     Connect,
     /// No connection, TLS included, within the bound.
     ConnectTimedOut,
@@ -51,7 +55,8 @@ pub enum SendErrorKind {
     ResetBeforeHead,
     /// No response head within the bound.
     HeadTimedOut,
-    /// What came is no HTTP, or an upgrade that nobody asked for.
+    /// What came is no HTTP, too large, framed in two ways at once, or an upgrade that nobody asked for. Also a
+    /// request that can't be put into the endpoint's protocol.
     InvalidResponse,
     /// The request's body broke off before its end; the fault is not the upstream's.
     RequestBody(BodyError),
@@ -62,26 +67,15 @@ impl SendErrorKind {
     pub fn reason(&self) -> &'static str {
         match self {
             SendErrorKind::NoEndpoint => "no_endpoint",
-            SendErrorKind::Connect => "connect",
+            SendErrorKind::Connect => "connect_refused",
             SendErrorKind::ConnectTimedOut => "connect_timeout",
             SendErrorKind::Dns => "dns",
             SendErrorKind::Tls => "tls",
-            SendErrorKind::ResetBeforeHead => "reset",
-            SendErrorKind::HeadTimedOut => "response_timeout",
+            SendErrorKind::ResetBeforeHead => "reset_before_head",
+            SendErrorKind::HeadTimedOut => "head_timeout",
             SendErrorKind::InvalidResponse => "invalid_response",
             SendErrorKind::RequestBody(_) => "request_body",
         }
-    }
-
-    /// Whether it happened before any byte of the request was on its way.
-    pub(crate) fn is_before_sending(&self) -> bool {
-        matches!(
-            self,
-            SendErrorKind::Connect
-                | SendErrorKind::ConnectTimedOut
-                | SendErrorKind::Dns
-                | SendErrorKind::Tls
-        )
     }
 }
 
@@ -124,7 +118,7 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// What one step of an attempt says to the function that counts attempts.
+/// What went wrong in an attempt.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: SendErrorKind,
@@ -137,6 +131,38 @@ impl Failure {
             kind,
             detail: detail.to_string(),
         }
+    }
+}
+
+/// An attempt that brought no response.
+#[derive(Debug)]
+pub(crate) struct Lost {
+    pub(crate) failure: Failure,
+    pub(crate) loss: Loss,
+    /// The request, if no byte of it was sent.
+    pub(crate) request: Option<Box<Request<Body>>>,
+}
+
+impl Lost {
+    pub(crate) fn new(failure: Failure, loss: Loss) -> Self {
+        Lost {
+            failure,
+            loss,
+            request: None,
+        }
+    }
+
+    pub(crate) fn unsent(failure: Failure, request: Request<Body>) -> Self {
+        Lost {
+            failure,
+            loss: Loss::Unsent,
+            request: Some(Box::new(request)),
+        }
+    }
+
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        let bound = format!("the bound is {limit:?}");
+        Lost::new(Failure::new(SendErrorKind::HeadTimedOut, bound), Loss::Final)
     }
 }
 

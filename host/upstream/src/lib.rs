@@ -5,7 +5,8 @@
 //! answer back. It chooses no status code.
 //!
 //! Reading order: [`Endpoint`] (where), [`Upstream`] (which of them, and with what bounds), [`Client::send`] (the
-//! whole way of a request), `pool` (connections at rest), `connect` (new ones), `body` (an answer's bytes).
+//! whole way of a request), `retry` (whether there is a second attempt), `pool` (connections at rest), `connect` (new
+//! ones), `http1` and `http2` (what is done with them), `body` (an answer's bytes).
 #![forbid(unsafe_code)]
 
 mod body;
@@ -13,14 +14,20 @@ mod client;
 mod connect;
 mod endpoint;
 mod error;
-mod exchange;
-mod figures;
+mod head;
+mod http1;
+mod http2;
 mod message;
+mod metrics;
 mod pool;
+mod retry;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod tls;
+mod upload;
 mod upstream;
+mod wire;
 
 pub use client::{Client, Sent};
 pub use endpoint::{Endpoint, EndpointError, Scheme};

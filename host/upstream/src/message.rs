@@ -1,43 +1,32 @@
-//! A request made ready for one protocol or the other, and watched while it is sent. Opens nothing.
+//! A request made ready for one protocol or the other, and a response's head judged. Opens and sends nothing.
 
-use std::cell::{Cell, RefCell};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-
-use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Method, Request, Uri, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tidegate_core::body::{Body, BodyError};
-use tokio::time::Instant;
+use http::{HeaderMap, Request, Uri, Version};
+use tidegate_core::body::Body;
 
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Failure, SendErrorKind};
+
+/// The most fields that a response may have.
+pub(crate) const MAX_FIELDS: usize = 256;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Whether the request asks to leave HTTP.
 pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
 }
 
-/// Whether sending the request a second time does no harm, and is possible (RFC 9110 section 9.2.2).
-pub(crate) fn is_replayable(request: &Request<Body>) -> bool {
-    let method = request.method();
-    let idempotent = [
-        Method::GET,
-        Method::HEAD,
-        Method::PUT,
-        Method::DELETE,
-        Method::OPTIONS,
-        Method::TRACE,
-    ];
-    idempotent.contains(method) && request.body().is_empty() && !wants_upgrade(request.headers())
-}
-
-/// A second request with the same head and no body.
-pub(crate) fn copy_head(request: &Request<Body>) -> Request<Body> {
-    let mut copy = Request::new(Body::Empty);
+/// A second request like the first; without its body if that comes as it comes.
+pub(crate) fn copy(request: &Request<Body>) -> Request<Body> {
+    let body = match request.body() {
+        Body::Full(bytes) => Body::Full(bytes.clone()),
+        Body::Empty | Body::Stream(_) => Body::Empty,
+    };
+    let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
@@ -63,7 +52,7 @@ pub(crate) fn for_http1(request: &mut Request<Body>, endpoint: &Endpoint) -> Res
 }
 
 /// An absolute URI whose authority is the `Host` field, and none of HTTP/1.1's own fields (RFC 9113 section
-/// 8.2.2). An upgrade can't be asked for this way and is left out.
+/// 8.2.2); `te: trailers` stays. An upgrade can't be asked for this way and is left out.
 pub(crate) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> Result<(), Failure> {
     let host = request.headers_mut().remove(HOST);
     let authority = match (&host, request.uri().authority()) {
@@ -85,8 +74,9 @@ pub(crate) fn for_http2(request: &mut Request<Body>, endpoint: &Endpoint) -> Res
     *request.uri_mut() =
         uri.map_err(|error| Failure::new(SendErrorKind::InvalidResponse, error))?;
     *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().remove(UPGRADE);
-    request.headers_mut().remove(CONNECTION);
+    for name in [UPGRADE, CONNECTION, TRANSFER_ENCODING, KEEP_ALIVE] {
+        request.headers_mut().remove(name);
+    }
     Ok(())
 }
 
@@ -96,69 +86,114 @@ fn path_of(uri: &Uri) -> PathAndQuery {
         .unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
-/// What is known of a request's body while it is being sent.
-#[derive(Debug)]
-pub(crate) struct Progress {
-    /// When a part of it last went to the connection.
-    at: Cell<Instant>,
-    error: RefCell<Option<BodyError>>,
-}
-
-impl Progress {
-    /// When a part of the body last went to the connection.
-    pub(crate) fn at(&self) -> Instant {
-        self.at.get()
+/// What hyper reads one way and someone behind us may read another (RFC 9112 section 6.3): a length beside a coding,
+/// lengths that are repeated or no numbers, codings that nobody undoes here.
+pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err("Content-Length is repeated");
     }
-
-    /// Why the body broke off, if it did.
-    pub(crate) fn error(&self) -> Option<BodyError> {
-        self.error.borrow().clone()
-    }
-
-    /// Watches the body of a request, if it is one that comes as it comes.
-    pub(crate) fn watch(request: &mut Request<Body>) -> Option<Rc<Progress>> {
-        if !matches!(request.body(), Body::Stream(_)) {
-            return None;
+    if let Some(length) = length {
+        let length = length.as_bytes();
+        // 19 digits are below 2^64 whatever they are.
+        if length.is_empty() || length.len() > 19 || !length.iter().all(u8::is_ascii_digit) {
+            return Err("Content-Length is no number");
         }
-        let progress = Rc::new(Progress {
-            at: Cell::new(Instant::now()),
-            error: RefCell::new(None),
-        });
-        let inner = std::mem::take(request.body_mut());
-        *request.body_mut() = Body::stream(Watched {
-            inner,
-            progress: progress.clone(),
-        });
-        Some(progress)
     }
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else {
+        return Ok(());
+    };
+    if length.is_some() {
+        return Err("Content-Length stands beside Transfer-Encoding");
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err("Transfer-Encoding is not just chunked");
+    }
+    Ok(())
 }
 
-struct Watched {
-    inner: Body,
-    progress: Rc<Progress>,
+/// For how many seconds the upstream says that it keeps the connection, if it says so.
+pub(crate) fn keep_alive_seconds(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(KEEP_ALIVE)?.to_str().ok()?;
+    let mut parameters = value.split(',').filter_map(|part| part.split_once('='));
+    let timeout = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    timeout.1.trim().parse().ok()
 }
 
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BodyError;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        self.progress.at.set(Instant::now());
-        if let Some(Err(error)) = &frame {
-            *self.progress.error.borrow_mut() = Some(error.clone());
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let parsed = lines.iter().map(|(name, value)| {
+            let value = HeaderValue::from_static(value);
+            (HeaderName::from_static(name), value)
+        });
+        parsed.collect()
+    }
+
+    #[test]
+    fn one_length_or_one_coding_is_all_there_may_be() {
+        let length = "content-length";
+        let coding = "transfer-encoding";
+        for lines in [
+            &[][..],
+            &[(length, "0")],
+            &[(length, "9999999999999999999")],
+            &[(coding, "chunked")],
+            &[(coding, "Chunked")],
+        ] {
+            assert_eq!(check_framing(&headers(lines)), Ok(()), "{lines:?}");
         }
-        Poll::Ready(frame)
+        for lines in [
+            &[(length, "4"), (length, "4")][..],
+            &[(length, "4"), (length, "5")],
+            &[(length, "4, 4")],
+            &[(length, "+4")],
+            &[(length, "")],
+            &[(length, "99999999999999999999")],
+            &[(length, "4"), (coding, "chunked")],
+            &[(coding, "chunked"), (coding, "chunked")],
+            &[(coding, "chunked, chunked")],
+            &[(coding, "gzip, chunked")],
+            &[(coding, "identity")],
+            &[(coding, "")],
+        ] {
+            assert!(check_framing(&headers(lines)).is_err(), "{lines:?}");
+        }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+    #[test]
+    fn the_upstreams_own_keep_alive_is_read() {
+        for (value, expected) in [
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout = 15", Some(15)),
+            ("timeout=x", None),
+            ("max=100", None),
+        ] {
+            let held = headers(&[("keep-alive", value)]);
+            assert_eq!(keep_alive_seconds(&held), expected, "{value}");
+        }
+        assert_eq!(keep_alive_seconds(&headers(&[])), None);
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+    #[test]
+    fn a_request_is_the_same_after_having_been_made_ready_for_http2() {
+        let endpoint: Endpoint = "https://up.test".parse().unwrap();
+        let mut request = Request::post("/a?b")
+            .header("host", "front.test:8443")
+            .header("te", "trailers")
+            .header("connection", "te")
+            .body(Body::full("x"))
+            .unwrap();
+        for_http2(&mut request, &endpoint).unwrap();
+        assert_eq!(request.uri(), "https://front.test:8443/a?b");
+        assert_eq!(request.headers().len(), 1);
+        assert_eq!(request.headers()["te"], "trailers");
+        for_http1(&mut request, &endpoint).unwrap();
+        assert_eq!(request.uri(), "/a?b");
+        assert_eq!(request.headers()["host"], "front.test:8443");
     }
 }

@@ -1,145 +1,214 @@
 //! One worker's connections at rest: HTTP/1.1 connections that wait for their next request, and HTTP/2
-//! connections that take any number. Opens none.
+//! connections that take any number. Opens none and sends nothing.
+//!
+//! Requests reach their endpoint's [`Shelf`] by the upstream's number and the endpoint's position. Upstreams that agree
+//! on an endpoint and its TLS settings share its shelf, also across reloads.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Weak as ArcWeak};
 use std::time::Duration;
 
-use hyper::client::conn::{http1, http2};
-use tidegate_core::body::Body;
+use tidegate_core::metrics::Registry;
 use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::upstream::{Identity, Target, UpstreamConfig};
+use crate::http1::Http1;
+use crate::http2::Http2;
+use crate::metrics::Figures;
+use crate::timer::after;
+use crate::upstream::{Identity, Target, Upstream};
 
-/// How long a connection whose response is read may take to be ready again. It is ready at once, unless the
-/// request's body still goes up: then it is better closed.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// An HTTP/1.1 connection. Dropped, it closes as soon as it has nothing to do.
-#[derive(Debug)]
-pub(crate) struct Http1 {
-    pub(crate) sender: http1::SendRequest<Body>,
-    pub(crate) driver: AbortHandle,
-}
-
-/// An HTTP/2 connection, and which one.
-#[derive(Clone, Debug)]
-pub(crate) struct Http2 {
-    pub(crate) sender: http2::SendRequest<Body>,
-    pub(crate) id: u64,
-}
+/// How often, at the least, what rests is looked through.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How long the connections of an upstream that a reload took away wait for its successor.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// All connections at rest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
-    shelves: RefCell<HashMap<Arc<Identity>, Shelf>>,
+    registry: Arc<Registry>,
+    worker: usize,
+    known: RefCell<HashMap<u64, Rc<Known>>>,
+    shelves: RefCell<HashMap<Arc<Identity>, Weak<Shelf>>>,
     sweeping: Cell<bool>,
-    next_id: Cell<u64>,
+}
+
+/// An upstream as this worker knows it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    upstream: ArcWeak<Upstream>,
+    pub(crate) figures: Rc<Figures>,
+    places: Vec<Place>,
+    /// Since when nobody else has the upstream.
+    orphaned: Cell<Option<Instant>>,
+}
+
+/// An endpoint and its connections.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) target: Arc<Target>,
+    pub(crate) shelf: Rc<Shelf>,
 }
 
 /// The connections to one endpoint.
 #[derive(Debug, Default)]
-struct Shelf {
+pub(crate) struct Shelf {
     /// The latest used is last and taken first, so that the others may expire.
-    idle: Vec<(Http1, Instant)>,
-    shared: Option<(Http2, Instant)>,
+    idle: RefCell<VecDeque<(Http1, Instant)>>,
+    shared: RefCell<Option<(Rc<Http2>, Instant)>>,
     /// Held by whoever opens the HTTP/2 connection, so that a burst opens one.
-    gate: Rc<Mutex<()>>,
-    speaks_http2: bool,
+    pub(crate) gate: Mutex<()>,
+    speaks_http2: Cell<bool>,
 }
 
-impl Pool {
-    /// A connection that waits for a request.
-    pub(crate) fn take(&self, identity: &Arc<Identity>) -> Option<Http1> {
-        let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.get_mut(identity)?;
+impl Known {
+    /// Every endpoint once, beginning with the one whose turn it is.
+    pub(crate) fn turn(&self, upstream: &Upstream) -> impl Iterator<Item = &Place> {
+        let first = upstream.next_turn();
+        self.places
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(self.places.len())
+    }
+
+    fn holds_connections(&self) -> bool {
+        self.places.iter().any(|place| !place.shelf.is_empty())
+    }
+}
+
+impl Shelf {
+    /// An HTTP/1.1 connection that waits for a request.
+    pub(crate) fn take(&self) -> Option<Http1> {
+        let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
-        while let Some((connection, until)) = shelf.idle.pop() {
-            if until > now && connection.sender.is_ready() {
+        while let Some((connection, until)) = idle.pop_back() {
+            if until > now && connection.is_ready() {
                 return Some(connection);
             }
         }
         None
     }
 
-    /// How many connections wait for a request and are still open.
-    #[cfg(test)]
-    pub(crate) fn resting(&self) -> usize {
-        let shelves = self.shelves.borrow();
-        let idle = shelves.values().flat_map(|shelf| &shelf.idle);
-        idle.filter(|(held, _)| !held.sender.is_closed()).count()
-    }
-
-    fn put(self: &Rc<Self>, lease: &Lease, connection: Http1) {
-        if lease.keep == 0 {
-            return;
-        }
-        let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(lease.identity.clone()).or_default();
-        if shelf.idle.len() >= lease.keep {
-            // The oldest goes: it is the likeliest to be closed by the other side soon.
-            shelf.idle.remove(0);
-        }
-        shelf.idle.push((connection, after(lease.keep_alive)));
-        drop(shelves);
-        self.sweep();
-    }
-
-    /// The HTTP/2 connection to an endpoint, unless it is the one to avoid.
-    pub(crate) fn shared(
-        &self,
-        identity: &Arc<Identity>,
-        keep_alive: Duration,
-        avoid: Option<u64>,
-    ) -> Option<Http2> {
-        let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.get_mut(identity)?;
-        match &mut shelf.shared {
-            Some((connection, until))
-                if !connection.sender.is_closed() && avoid != Some(connection.id) =>
-            {
+    /// The HTTP/2 connection, if there is one that takes requests.
+    pub(crate) fn shared(&self, keep_alive: Duration) -> Option<Rc<Http2>> {
+        let mut shared = self.shared.borrow_mut();
+        match &mut *shared {
+            Some((connection, until)) if !connection.is_closed() => {
                 *until = after(keep_alive);
                 Some(connection.clone())
             }
             _ => {
-                shelf.shared = None;
+                *shared = None;
                 None
             }
         }
     }
 
-    /// Keeps a new HTTP/2 connection for everyone.
-    pub(crate) fn share(
-        self: &Rc<Self>,
-        identity: &Arc<Identity>,
-        sender: http2::SendRequest<Body>,
-        keep_alive: Duration,
-    ) -> Http2 {
-        let id = self.next_id.get();
-        self.next_id.set(id.wrapping_add(1));
-        let connection = Http2 { sender, id };
-        let mut shelves = self.shelves.borrow_mut();
-        let shelf = shelves.entry(identity.clone()).or_default();
-        shelf.speaks_http2 = true;
-        shelf.shared = Some((connection.clone(), after(keep_alive)));
-        drop(shelves);
-        self.sweep();
-        connection
+    /// Gives an HTTP/2 connection to nobody any more. Requests that are under way end with it.
+    pub(crate) fn retire(&self, connection: &Rc<Http2>) {
+        let mut shared = self.shared.borrow_mut();
+        if matches!(&*shared, Some((held, _)) if Rc::ptr_eq(held, connection)) {
+            *shared = None;
+        }
     }
 
-    /// What to hold while opening an HTTP/2 connection, if the endpoint is known to speak that.
-    pub(crate) fn gate(&self, identity: &Arc<Identity>, certain: bool) -> Option<Rc<Mutex<()>>> {
-        let mut shelves = self.shelves.borrow_mut();
-        if certain {
-            let shelf = shelves.entry(identity.clone()).or_default();
-            return Some(shelf.gate.clone());
+    /// Whether the endpoint has spoken HTTP/2 before.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.speaks_http2.get()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.borrow().is_empty() && self.shared.borrow().is_none()
+    }
+
+    /// Closes what has rested too long, and says when the next will have.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|(connection, until)| *until > now && !connection.is_closed());
+        let mut shared = self.shared.borrow_mut();
+        if matches!(&*shared, Some((held, until)) if *until <= now || held.is_closed()) {
+            *shared = None;
         }
-        let shelf = shelves.get(identity)?;
-        shelf.speaks_http2.then(|| shelf.gate.clone())
+        let idle = idle.iter().map(|(_, until)| *until);
+        idle.chain(shared.iter().map(|(_, until)| *until)).min()
+    }
+}
+
+impl Pool {
+    /// A pool without connections.
+    pub(crate) fn new(registry: Arc<Registry>, worker: usize) -> Self {
+        Pool {
+            registry,
+            worker,
+            known: RefCell::default(),
+            shelves: RefCell::default(),
+            sweeping: Cell::new(false),
+        }
+    }
+
+    /// What this worker has of an upstream.
+    pub(crate) fn known(&self, upstream: &Arc<Upstream>) -> Rc<Known> {
+        if let Some(known) = self.known.borrow().get(&upstream.number()) {
+            return known.clone();
+        }
+        let name = upstream.name().clone();
+        let places = upstream.targets().iter().map(|target| Place {
+            target: target.clone(),
+            shelf: self.shelf(&target.identity),
+        });
+        let known = Rc::new(Known {
+            upstream: Arc::downgrade(upstream),
+            figures: Rc::new(Figures::new(self.registry.clone(), self.worker, name)),
+            places: places.collect(),
+            orphaned: Cell::new(None),
+        });
+        let held = known.clone();
+        self.known.borrow_mut().insert(upstream.number(), held);
+        // A new upstream is a sign of a reload: there may be old ones to forget.
+        self.expire(Instant::now());
+        known
+    }
+
+    fn shelf(&self, identity: &Arc<Identity>) -> Rc<Shelf> {
+        let mut shelves = self.shelves.borrow_mut();
+        if let Some(shelf) = shelves.get(identity).and_then(Weak::upgrade) {
+            return shelf;
+        }
+        let shelf = Rc::new(Shelf::default());
+        shelves.insert(identity.clone(), Rc::downgrade(&shelf));
+        shelf
+    }
+
+    /// Lets an HTTP/1.1 connection rest, beside no more than `keep` - 1 others.
+    pub(crate) fn put(
+        self: &Rc<Self>,
+        shelf: &Shelf,
+        connection: Http1,
+        keep: usize,
+        keep_alive: Duration,
+    ) {
+        if keep == 0 || keep_alive.is_zero() {
+            return;
+        }
+        let mut idle = shelf.idle.borrow_mut();
+        while idle.len() >= keep {
+            // The oldest goes: it is the likeliest to be closed by the other side soon.
+            idle.pop_front();
+        }
+        idle.push_back((connection, after(keep_alive)));
+        drop(idle);
+        self.sweep();
+    }
+
+    /// Keeps a new HTTP/2 connection for everyone.
+    pub(crate) fn share(self: &Rc<Self>, shelf: &Shelf, new: &Rc<Http2>, keep_alive: Duration) {
+        shelf.speaks_http2.set(true);
+        let entry = (new.clone(), after(keep_alive));
+        *shelf.shared.borrow_mut() = Some(entry);
+        self.sweep();
     }
 
     /// Sees to it that what has rested too long is closed even if nobody asks for it.
@@ -149,110 +218,55 @@ impl Pool {
         }
     }
 
-    /// Closes what has rested too long, and says when to look again.
-    fn expire(&self, now: Instant) -> Option<Instant> {
+    /// Closes what has rested too long, forgets upstreams that are gone, and says when to look again.
+    pub(crate) fn expire(&self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
-        self.shelves.borrow_mut().retain(|_, shelf| {
-            let alive = |until: Instant| until > now;
-            shelf
-                .idle
-                .retain(|(connection, until)| alive(*until) && !connection.sender.is_closed());
-            shelf.shared = shelf
-                .shared
-                .take()
-                .filter(|(connection, until)| alive(*until) && !connection.sender.is_closed());
-            let idle = shelf.idle.iter().map(|(_, until)| *until);
-            let soonest = idle
-                .chain(shelf.shared.iter().map(|(_, until)| *until))
-                .min();
-            next = next.into_iter().chain(soonest).min();
-            soonest.is_some() || Rc::strong_count(&shelf.gate) > 1
+        self.known.borrow_mut().retain(|_, known| {
+            for place in &known.places {
+                let soonest = place.shelf.expire(now);
+                next = next.into_iter().chain(soonest).min();
+            }
+            if known.upstream.strong_count() > 0 {
+                return true;
+            }
+            let since = known.orphaned.get().unwrap_or(now);
+            known.orphaned.set(Some(since));
+            known.holds_connections() && now.saturating_duration_since(since) < GRACE
         });
-        if next.is_none() {
-            self.sweeping.set(false);
-        }
-        next
+        self.shelves
+            .borrow_mut()
+            .retain(|_, shelf| shelf.strong_count() > 0);
+        next.map(|next| next.min(now + SWEEP))
+    }
+
+    /// How many HTTP/1.1 connections rest and are still open.
+    #[cfg(test)]
+    pub(crate) fn resting(&self) -> usize {
+        let shelves = self.shelves.borrow();
+        let shelves = shelves.values().filter_map(Weak::upgrade);
+        shelves
+            .map(|shelf| {
+                let idle = shelf.idle.borrow();
+                idle.iter().filter(|(held, _)| !held.is_closed()).count()
+            })
+            .sum()
+    }
+
+    /// How many upstreams and endpoints are remembered.
+    #[cfg(test)]
+    pub(crate) fn remembered(&self) -> (usize, usize) {
+        (self.known.borrow().len(), self.shelves.borrow().len())
     }
 }
 
 async fn sweep(pool: Weak<Pool>) {
     loop {
-        let Some(next) = pool.upgrade().and_then(|pool| pool.expire(Instant::now())) else {
+        let Some(held) = pool.upgrade() else { return };
+        let Some(next) = held.expire(Instant::now()) else {
+            held.sweeping.set(false);
             return;
         };
+        drop(held);
         tokio::time::sleep_until(next).await;
-    }
-}
-
-/// The point in time after a while; a very long while is as good as for ever.
-pub(crate) fn after(duration: Duration) -> Instant {
-    const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-    Instant::now() + duration.min(FOR_EVER)
-}
-
-/// An HTTP/1.1 connection in use by one request. Dropped, it breaks the connection off: whoever gives up in the
-/// middle must neither leave bytes behind for the next request nor keep the upstream at work.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    connection: Option<Http1>,
-    pool: Rc<Pool>,
-    identity: Arc<Identity>,
-    keep: usize,
-    keep_alive: Duration,
-}
-
-impl Lease {
-    pub(crate) fn new(
-        pool: &Rc<Pool>,
-        target: &Target,
-        config: &UpstreamConfig,
-        connection: Http1,
-    ) -> Self {
-        Lease {
-            connection: Some(connection),
-            pool: pool.clone(),
-            identity: target.identity.clone(),
-            keep: config.idle_connections,
-            keep_alive: config.keep_alive,
-        }
-    }
-
-    /// Where requests go in.
-    pub(crate) fn sender(&mut self) -> Option<&mut http1::SendRequest<Body>> {
-        self.connection.as_mut().map(|held| &mut held.sender)
-    }
-
-    /// The response is read to its end: the connection may rest.
-    pub(crate) fn give_back(mut self) {
-        let ready = self.sender().is_some_and(|sender| sender.is_ready());
-        if ready {
-            self.rest();
-            return;
-        }
-        tokio::task::spawn_local(async move {
-            let Some(sender) = self.sender() else { return };
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                self.rest();
-            }
-        });
-    }
-
-    fn rest(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.pool.clone().put(self, connection);
-        }
-    }
-
-    /// The connection has become something else and ends when that does.
-    pub(crate) fn let_go(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.driver.abort();
-        }
     }
 }

@@ -17,28 +17,15 @@ pub(crate) const H2: &[u8] = b"h2";
 /// HTTP/1.1's name in ALPN.
 const HTTP1: &[u8] = b"http/1.1";
 
-/// What a handshake with one endpoint needs.
+/// What the handshakes with all endpoints of an upstream have in common.
 #[derive(Debug)]
-pub(crate) struct TlsSetup {
-    /// Offers HTTP/2 and HTTP/1.1.
-    pub(crate) any: Arc<ClientConfig>,
-    /// Offers HTTP/1.1 only: for what HTTP/2 has no way to say, an upgrade.
-    pub(crate) http1: Arc<ClientConfig>,
-    pub(crate) server_name: ServerName<'static>,
+pub(crate) struct TlsConfigs {
+    any: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
 }
 
-impl TlsSetup {
-    pub(crate) fn new(
-        name: &Arc<str>,
-        endpoint: &Endpoint,
-        options: &TlsOptions,
-    ) -> Result<Self, UpstreamError> {
-        let asked = options.server_name.as_deref().unwrap_or(endpoint.host());
-        let server_name = ServerName::try_from(asked.trim_end_matches('.').to_owned());
-        let server_name = server_name.map_err(|_| UpstreamError::ServerName {
-            name: name.clone(),
-            server_name: asked.to_owned(),
-        })?;
+impl TlsConfigs {
+    pub(crate) fn new(name: &Arc<str>, options: &TlsOptions) -> Result<Self, UpstreamError> {
         let provider = Arc::new(ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
@@ -59,9 +46,40 @@ impl TlsSetup {
         let mut http1 = any.clone();
         any.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
         http1.alpn_protocols = vec![HTTP1.to_vec()];
-        Ok(TlsSetup {
+        Ok(TlsConfigs {
             any: Arc::new(any),
             http1: Arc::new(http1),
+        })
+    }
+}
+
+/// What a handshake with one endpoint needs.
+#[derive(Debug)]
+pub(crate) struct TlsSetup {
+    /// Offers HTTP/2 and HTTP/1.1.
+    pub(crate) any: Arc<ClientConfig>,
+    /// Offers HTTP/1.1 only: for what HTTP/2 has no way to say, an upgrade.
+    pub(crate) http1: Arc<ClientConfig>,
+    /// What is asked for and what the certificate must be for.
+    pub(crate) server_name: ServerName<'static>,
+}
+
+impl TlsSetup {
+    pub(crate) fn new(
+        configs: &TlsConfigs,
+        name: &Arc<str>,
+        endpoint: &Endpoint,
+        options: &TlsOptions,
+    ) -> Result<Self, UpstreamError> {
+        let asked = options.server_name.as_deref().unwrap_or(endpoint.host());
+        let server_name = ServerName::try_from(asked.trim_end_matches('.').to_owned());
+        let server_name = server_name.map_err(|_| UpstreamError::ServerName {
+            name: name.clone(),
+            server_name: asked.to_owned(),
+        })?;
+        Ok(TlsSetup {
+            any: configs.any.clone(),
+            http1: configs.http1.clone(),
             server_name,
         })
     }

@@ -3,14 +3,14 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::UpstreamError;
-use crate::tls::TlsSetup;
+use crate::tls::{TlsConfigs, TlsSetup};
 
 /// How an upstream's certificate is judged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,8 @@ impl UpstreamConfig {
 /// An upstream that requests can be sent to.
 #[derive(Debug)]
 pub struct Upstream {
+    /// Tells it apart from every other that this process has made.
+    number: u64,
     config: UpstreamConfig,
     targets: Vec<Arc<Target>>,
     cursor: AtomicUsize,
@@ -74,12 +76,20 @@ impl Upstream {
     /// # Errors
     /// If the TLS settings can't be used.
     pub fn new(config: UpstreamConfig) -> Result<Arc<Self>, UpstreamError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let is_tls = |endpoint: &Endpoint| endpoint.scheme() == Scheme::Https;
+        let configs = config.endpoints.iter().any(is_tls);
+        let configs = configs
+            .then(|| TlsConfigs::new(&config.name, &config.tls))
+            .transpose()?;
         let targets = config
             .endpoints
             .iter()
             .map(|endpoint| {
-                let tls = (endpoint.scheme() == Scheme::Https)
-                    .then(|| TlsSetup::new(&config.name, endpoint, &config.tls))
+                let tls = configs
+                    .as_ref()
+                    .filter(|_| is_tls(endpoint))
+                    .map(|configs| TlsSetup::new(configs, &config.name, endpoint, &config.tls))
                     .transpose()?;
                 Ok(Arc::new(Target {
                     label: endpoint.to_string().into(),
@@ -92,6 +102,7 @@ impl Upstream {
             })
             .collect::<Result<_, UpstreamError>>()?;
         Ok(Arc::new(Upstream {
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             config,
             targets,
             cursor: AtomicUsize::new(0),
@@ -108,12 +119,20 @@ impl Upstream {
         &self.config
     }
 
-    /// Every endpoint once, beginning with the one whose turn it is.
-    pub(crate) fn turn(&self) -> impl Iterator<Item = &Arc<Target>> {
-        let count = self.targets.len();
-        let first = self.cursor.fetch_add(1, Ordering::Relaxed);
-        let first = first.checked_rem(count).unwrap_or(0);
-        self.targets.iter().cycle().skip(first).take(count)
+    /// A number that no other upstream has, not even one made from the same configuration.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The endpoints, in the order of the configuration.
+    pub(crate) fn targets(&self) -> &[Arc<Target>] {
+        &self.targets
+    }
+
+    /// The position of the endpoint whose turn it is; the turn passes on.
+    pub(crate) fn next_turn(&self) -> usize {
+        let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
+        turn.checked_rem(self.targets.len()).unwrap_or(0)
     }
 }
 
@@ -151,24 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endpoints_take_turns_and_each_is_offered_once() {
+    fn endpoints_take_turns() {
         let endpoints = ["http://a", "http://b", "http://c"];
         let endpoints = endpoints.map(|text| text.parse().unwrap()).to_vec();
         let upstream = Upstream::new(UpstreamConfig::new("u", endpoints)).unwrap();
-        let turn = || -> String {
-            let hosts = upstream.turn().map(|target| target.endpoint().host());
-            hosts.collect()
-        };
-        assert_eq!(
-            [turn(), turn(), turn(), turn()],
-            ["abc", "bca", "cab", "abc"]
-        );
-    }
-
-    #[test]
-    fn an_upstream_without_endpoints_offers_none() {
-        let upstream = Upstream::new(UpstreamConfig::new("u", Vec::new())).unwrap();
-        assert_eq!(upstream.turn().count(), 0);
+        let turns: Vec<usize> = (0..4).map(|_| upstream.next_turn()).collect();
+        assert_eq!(turns, [0, 1, 2, 0]);
+        let none = Upstream::new(UpstreamConfig::new("u", Vec::new())).unwrap();
+        assert_eq!(none.next_turn(), 0);
     }
 
     #[test]

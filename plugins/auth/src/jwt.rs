@@ -8,7 +8,7 @@ use hmac::{Hmac, Mac};
 use p256::ecdsa::signature::Verifier;
 use p256::pkcs8::DecodePublicKey;
 use rsa::traits::PublicKeyParts;
-use serde::Deserialize;
+
 use serde_json::{Map, Value};
 use sha2::Sha256;
 use tidegate_sdk::prelude::*;
@@ -141,8 +141,12 @@ impl Verifiers {
             .iter()
             .enumerate()
             .map(|(index, config)| {
-                let material = read_key(config).map_err(|error| format!("jwt.keys[{index}]: {error}"))?;
-                Ok(Key { id: config.kid.clone(), material })
+                let material =
+                    read_key(config).map_err(|error| format!("jwt.keys[{index}]: {error}"))?;
+                Ok(Key {
+                    id: config.kid.clone(),
+                    material,
+                })
             })
             .collect::<Result<_, String>>()?;
         Ok(Verifiers { keys })
@@ -152,7 +156,12 @@ impl Verifiers {
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn verify(&self, token: &str, rules: &Rules, now: i64) -> Result<Map<String, Value>, Rejection> {
+    pub fn verify(
+        &self,
+        token: &str,
+        rules: &Rules,
+        now: i64,
+    ) -> Result<Map<String, Value>, Rejection> {
         if token.len() > MAX_TOKEN {
             return Err(Rejection::TooLong);
         }
@@ -162,13 +171,18 @@ impl Verifiers {
         if header.contains_key("crit") {
             return Err(Rejection::Critical);
         }
-        let algorithm = header.get("alg").and_then(Value::as_str).ok_or(Rejection::Algorithm)?;
+        let algorithm = header
+            .get("alg")
+            .and_then(Value::as_str)
+            .ok_or(Rejection::Algorithm)?;
         let id = match header.get("kid") {
             None => None,
             Some(Value::String(id)) => Some(id.as_str()),
             Some(_) => return Err(Rejection::Malformed),
         };
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| Rejection::Malformed)?;
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| Rejection::Malformed)?;
         self.check_signature(id, algorithm, message.as_bytes(), &signature)?;
         let claims = object(payload)?;
         check_times(&claims, rules, now)?;
@@ -184,7 +198,10 @@ impl Verifiers {
         message: &[u8],
         signature: &[u8],
     ) -> Result<(), Rejection> {
-        let named = self.keys.iter().any(|key| id.is_some() && key.id.as_deref() == id);
+        let named = self
+            .keys
+            .iter()
+            .any(|key| id.is_some() && key.id.as_deref() == id);
         let mut candidates = self
             .keys
             .iter()
@@ -215,17 +232,25 @@ fn read_key(config: &KeyConfig) -> Result<Material, String> {
     };
     match config.algorithm {
         Algorithm::HS256 => match (&config.secret, &config.public_key) {
-            (Some(secret), None) if secret.len() >= 32 => Ok(Material::Secret(secret.clone().into_bytes())),
-            (Some(_), None) => Err("an HS256 `secret` must have at least 32 bytes (RFC 7518 section 3.2)".to_owned()),
+            (Some(secret), None) if secret.len() >= 32 => {
+                Ok(Material::Secret(secret.clone().into_bytes()))
+            }
+            (Some(_), None) => Err(
+                "an HS256 `secret` must have at least 32 bytes (RFC 7518 section 3.2)".to_owned(),
+            ),
             _ => Err("HS256 takes a `secret` and no `public-key`".to_owned()),
         },
         Algorithm::RS256 => {
             let key = rsa::RsaPublicKey::from_public_key_pem(public_key()?)
                 .map_err(|error| format!("no RSA public key in PEM form: {error}"))?;
             if key.size() < 256 {
-                return Err("an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned());
+                return Err(
+                    "an RSA key must have at least 2048 bits (RFC 7518 section 3.3)".to_owned(),
+                );
             }
-            Ok(Material::Rsa(Box::new(rsa::pkcs1v15::VerifyingKey::new(key))))
+            Ok(Material::Rsa(Box::new(rsa::pkcs1v15::VerifyingKey::new(
+                key,
+            ))))
         }
         Algorithm::ES256 => {
             let key = p256::ecdsa::VerifyingKey::from_public_key_pem(public_key()?)
@@ -236,7 +261,9 @@ fn read_key(config: &KeyConfig) -> Result<Material, String> {
 }
 
 fn object(part: &str) -> Result<Map<String, Value>, Rejection> {
-    let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| Rejection::Malformed)?;
+    let bytes = URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| Rejection::Malformed)?;
     serde_json::from_slice(&bytes).map_err(|_| Rejection::Malformed)
 }
 
@@ -257,9 +284,15 @@ fn check_times(claims: &Map<String, Value>, rules: &Rules, now: i64) -> Result<(
 
 /// A NumericDate (RFC 7519 section 2): seconds, possibly with a fraction, within the range of 64 bits.
 fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Rejection> {
-    let Some(value) = claims.get(name) else { return Ok(None) };
+    let Some(value) = claims.get(name) else {
+        return Ok(None);
+    };
     if let Some(seconds) = value.as_i64() {
-        return if seconds >= 0 { Ok(Some(seconds)) } else { Err(Rejection::BadTime) };
+        return if seconds >= 0 {
+            Ok(Some(seconds))
+        } else {
+            Err(Rejection::BadTime)
+        };
     }
     match value.as_f64() {
         // Far beyond any date and far within 64 bits.
@@ -275,7 +308,11 @@ fn check_parties(claims: &Map<String, Value>, rules: &Rules) -> Result<(), Rejec
         return Err(Rejection::Issuer);
     }
     if !rules.audience.is_empty() {
-        let accepted = |value: &Value| value.as_str().is_some_and(|name| rules.audience.iter().any(|a| a == name));
+        let accepted = |value: &Value| {
+            value
+                .as_str()
+                .is_some_and(|name| rules.audience.iter().any(|a| a == name))
+        };
         let ours = match claims.get("aud") {
             Some(Value::Array(audiences)) => audiences.iter().any(accepted),
             Some(audience) => accepted(audience),

@@ -1,7 +1,6 @@
 //! API keys: finding out whose key was shown, in a time that does not depend on how nearly it was right. Knows
 //! digests only; the keys themselves are nowhere in the configuration.
 
-use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tidegate_sdk::prelude::*;
@@ -40,7 +39,10 @@ impl Keys {
                 )
             })?;
             if known.iter().any(|(held, _)| *held == digest) {
-                return Err(format!("the key of consumer `{}` is another consumer's too", consumer.name));
+                return Err(format!(
+                    "the key of consumer `{}` is another consumer's too",
+                    consumer.name
+                ));
             }
             known.push((digest, index));
         }
@@ -69,7 +71,9 @@ fn digest_from_hex(text: &str) -> Option<[u8; 32]> {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
     // `from_str_radix` takes a sign.
-    text.bytes().all(|byte| byte.is_ascii_hexdigit()).then_some(digest)
+    text.bytes()
+        .all(|byte| byte.is_ascii_hexdigit())
+        .then_some(digest)
 }
 
 #[cfg(test)]
@@ -77,7 +81,11 @@ mod tests {
     use super::*;
 
     fn consumer(name: &str, sha256: &str) -> Consumer {
-        Consumer { name: name.to_owned(), sha256: sha256.to_owned(), roles: Vec::new() }
+        Consumer {
+            name: name.to_owned(),
+            sha256: sha256.to_owned(),
+            roles: Vec::new(),
+        }
     }
 
     // printf %s alpha | sha256sum

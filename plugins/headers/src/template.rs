@@ -61,16 +61,18 @@ impl Template {
                 literal.push('}');
                 rest = after;
             } else if let Some(inside) = from.strip_prefix('{') {
-                let (name, after) = inside
-                    .split_once('}')
-                    .ok_or_else(|| format!("`{text}` has a `{{` without its `}}`; write `{{{{` for a brace"))?;
+                let (name, after) = inside.split_once('}').ok_or_else(|| {
+                    format!("`{text}` has a `{{` without its `}}`; write `{{{{` for a brace")
+                })?;
                 if !literal.is_empty() {
                     pieces.push(Piece::Text(std::mem::take(&mut literal)));
                 }
                 pieces.push(Piece::Place(source(name)?));
                 rest = after;
             } else {
-                return Err(format!("`{text}` has a `}}` without its `{{`; write `}}}}` for a brace"));
+                return Err(format!(
+                    "`{text}` has a `}}` without its `{{`; write `}}}}` for a brace"
+                ));
             }
         }
         literal.push_str(rest);
@@ -139,7 +141,8 @@ mod tests {
 
     fn render(text: &str, value: &str) -> String {
         let template = Template::parse(text).unwrap();
-        String::from_utf8(template.render(|_, out| out.extend_from_slice(value.as_bytes()))).unwrap()
+        String::from_utf8(template.render(|_, out| out.extend_from_slice(value.as_bytes())))
+            .unwrap()
     }
 
     #[test]
@@ -153,7 +156,10 @@ mod tests {
 
     #[test]
     fn a_value_from_outside_cannot_break_a_field() {
-        assert_eq!(render("v={header:x}", "a\r\nset-cookie: b\0"), "v=aset-cookie: b");
+        assert_eq!(
+            render("v={header:x}", "a\r\nset-cookie: b\0"),
+            "v=aset-cookie: b"
+        );
     }
 
     #[test]

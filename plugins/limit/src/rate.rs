@@ -1,7 +1,6 @@
 //! What a rule means in numbers: tokens a second, and the fields that tell a client where it stands. Pure
 //! arithmetic; asks no limiter.
 
-use serde::Deserialize;
 use tidegate_sdk::prelude::*;
 
 /// The time in which `rate` requests may come.
@@ -51,7 +50,10 @@ pub fn policy(name: &str, burst: u32, rate: u32, period: Period) -> String {
 
 /// The value of `RateLimit`: what is left of the named rule's quota, and seconds until it is whole again.
 pub fn state(name: &str, remaining: u32, reset_after_ns: u64) -> String {
-    format!("\"{name}\";r={remaining};t={}", whole_seconds(reset_after_ns))
+    format!(
+        "\"{name}\";r={remaining};t={}",
+        whole_seconds(reset_after_ns)
+    )
 }
 
 #[cfg(test)]
@@ -76,7 +78,10 @@ mod tests {
     #[test]
     fn the_fields_say_quota_window_rest_and_reset() {
         assert_eq!(policy("api", 5, 10, Period::Second), "\"api\";q=5;w=1");
-        assert_eq!(policy("api", 100, 100, Period::Minute), "\"api\";q=100;w=60");
+        assert_eq!(
+            policy("api", 100, 100, Period::Minute),
+            "\"api\";q=100;w=60"
+        );
         assert_eq!(state("api", 3, 1_500_000_000), "\"api\";r=3;t=2");
     }
 }

@@ -51,18 +51,18 @@ async fn requests_and_attempts_are_counted() {
     is(
         sum(
             "tidegate_requests_total",
-            &[("route", "good"), ("status", "2xx")],
+            &[("route", "good"), ("class", "2xx")],
         ),
         5.0,
     );
     is(
         sum(
             "tidegate_requests_total",
-            &[("route", "bad"), ("status", "5xx")],
+            &[("route", "bad"), ("class", "5xx")],
         ),
         3.0,
     );
-    is(sum("tidegate_requests_total", &[("status", "4xx")]), 1.0);
+    is(sum("tidegate_requests_total", &[("class", "4xx")]), 1.0);
     is(
         sum(
             "tidegate_request_duration_seconds_count",
@@ -78,7 +78,7 @@ async fn requests_and_attempts_are_counted() {
         sum("tidegate_upstream_failures_total", &[("upstream", "gone")]) >= 3.0,
         "{text}"
     );
-    assert!(text.contains("tidegate_connections"), "{text}");
+    assert!(text.contains("tidegate_connections_open"), "{text}");
 }
 
 #[tokio::test]

@@ -539,15 +539,24 @@ async fn who_is_slow_with_a_head_is_sent_away() {
 }
 
 #[tokio::test]
-async fn refused_requests_are_counted_and_logged() {
+async fn refused_requests_are_counted_by_reason() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::before(&upstream).start().await;
-    exchange(&gateway, b"GET / HTTP/1.1\r\n\r\n").await;
-    until("the refusal to be counted", async || {
-        gateway
-            .metric("tidegate_requests_total", &[("status", "4xx")])
-            .await
-            > 0.0
-    })
-    .await;
+    for (request, reason) in [
+        ("GET / HTTP/1.1\r\n\r\n", "bad_host"),
+        ("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n", "bad_path"),
+        (
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 2\r\n\r\n",
+            "framing",
+        ),
+    ] {
+        exchange(&gateway, request.as_bytes()).await;
+        until(&format!("{reason} to be counted"), async || {
+            gateway
+                .metric("tidegate_client_errors_total", &[("reason", reason)])
+                .await
+                > 0.5
+        })
+        .await;
+    }
 }

@@ -158,11 +158,7 @@ async fn the_end_of_one_side_is_the_end_of_the_other() {
     let (socket, _) = connect(&gateway).await;
     drop(socket);
     until("the tunnel's end", async || {
-        gateway
-            .metric("tidegate_requests_in_flight", &[])
-            .await
-            .abs()
-            < 0.5
+        gateway.metric("tidegate_connections_open", &[]).await < 0.5
     })
     .await;
 

@@ -71,7 +71,8 @@ pub(crate) fn open(
     if address.port() != 0 {
         probe(address)?;
     }
-    let first = bound(address, true).map_err(wrong)?;
+    let shared = count > 1;
+    let first = bound(address, shared).map_err(wrong)?;
     let actual = first
         .local_addr()
         .map_err(wrong)?
@@ -79,7 +80,7 @@ pub(crate) fn open(
         .unwrap_or(address);
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bound(actual, true).map_err(wrong)?);
+        sockets.push(bound(actual, shared).map_err(wrong)?);
     }
     // All are bound before one listens: a connection that comes in between goes to somebody who will accept it.
     let listening = sockets.into_iter().map(|socket| {
@@ -89,6 +90,17 @@ pub(crate) fn open(
     });
     let listeners = listening.collect::<io::Result<_>>().map_err(wrong)?;
     Ok((actual, listeners))
+}
+
+/// Gives a socket to the runtime of this thread.
+///
+/// # Errors
+/// The runtime can't take it.
+pub(crate) fn into_tokio(
+    socket: TcpListener,
+    address: SocketAddr,
+) -> Result<tokio::net::TcpListener, ListenError> {
+    tokio::net::TcpListener::from_std(socket).map_err(|error| ListenError { address, error })
 }
 
 fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {

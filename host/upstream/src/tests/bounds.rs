@@ -61,7 +61,7 @@ fn a_head_that_does_not_come_ends_the_connection() {
         assert!(matches!(error.kind, SendErrorKind::HeadTimedOut), "{error}");
         assert!(upstream.await.unwrap().is_empty());
         let line =
-            "tidegate_upstream_failures_total{reason=\"response_timeout\",upstream=\"main\"} 1";
+            "tidegate_upstream_failures_total{reason=\"head_timeout\",upstream=\"main\"} 1";
         assert!(tester.counted(line));
     });
 }

@@ -87,7 +87,7 @@ fn who_refuses_is_passed_over_for_the_next() {
         assert_eq!((&*sent.endpoint, sent.attempts), (&*url, 2));
         assert_eq!(text(sent).await.unwrap(), "here");
         assert_eq!(&upstream.await.unwrap(), b"body");
-        let failures = "tidegate_upstream_failures_total{reason=\"connect\",upstream=\"main\"} 1";
+        let failures = "tidegate_upstream_failures_total{reason=\"connect_refused\",upstream=\"main\"} 1";
         assert!(tester.counted(failures), "{}", tester.registry.encode());
     });
 }

@@ -146,7 +146,7 @@ fn a_post_that_was_not_begun_goes_out_on_a_new_connection() {
         assert_eq!(tester.get_text().await, "first");
         end.send(()).unwrap();
         // The pool lets go of a connection as soon as its end has been seen.
-        while tester.client.resting() > 0 {
+        while tester.client.pool().resting() > 0 {
             tokio::task::yield_now().await;
         }
         let sent = tester.send(Method::POST, Body::full("x")).await.unwrap();

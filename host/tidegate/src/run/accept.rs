@@ -1,0 +1,162 @@
+//! One worker's door: accepts connections of one socket, gives each a place and a TLS handshake, and hands it to the
+//! gateway. Knows no request.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::ServerConfig;
+use tidegate_core::metrics::{Counter, Owner, Registry};
+use tidegate_gateway::{Drain, Worker};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::backoff::{Backoff, is_of_one_connection};
+use super::bounds::{Alive, Bounds};
+use super::tls;
+
+/// What a worker's accepted connections need.
+pub(crate) struct Door {
+    /// Who serves the next connection.
+    pub(crate) worker: RefCell<Rc<Worker>>,
+    /// Bounds over all workers.
+    pub(crate) bounds: Arc<Bounds>,
+    /// Tells connections to end.
+    pub(crate) drain: Drain,
+    /// Held by every connection until it is closed.
+    pub(crate) alive: Alive,
+    /// What is counted.
+    pub(crate) figures: DoorFigures,
+}
+
+/// What a worker counts at its door.
+#[derive(Debug)]
+pub(crate) struct DoorFigures {
+    registry: Arc<Registry>,
+    owner: Owner,
+    accept_failures: Counter,
+    handshakes: Counter,
+}
+
+impl DoorFigures {
+    pub(crate) fn new(registry: Arc<Registry>, worker: usize) -> Self {
+        let owner = Owner::Worker(worker);
+        let counter = |name, help| {
+            registry
+                .counter(owner, name, help, &[])
+                .unwrap_or_default()
+        };
+        DoorFigures {
+            owner,
+            accept_failures: counter(
+                "tidegate_accept_failures_total",
+                "Times that a connection could not be accepted for want of descriptors or memory.",
+            ),
+            handshakes: counter("tidegate_tls_handshakes_total", "TLS handshakes that succeeded."),
+            registry,
+        }
+    }
+
+    fn handshake_failed(&self, reason: &str) {
+        let help = "TLS handshakes that failed, by reason.";
+        let labels = [("reason", reason)];
+        if let Ok(counter) = self.registry.counter(
+            self.owner,
+            "tidegate_tls_handshake_failures_total",
+            help,
+            &labels,
+        ) {
+            counter.increment();
+        }
+    }
+}
+
+impl Door {
+    /// Accepts from a socket until the handle is used or the worker ends.
+    pub(crate) fn open(
+        self: &Rc<Self>,
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> AbortHandle {
+        let door = Rc::clone(self);
+        tokio::task::spawn_local(door.accept(listener, tls)).abort_handle()
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+        let acceptor = tls.map(TlsAcceptor::from);
+        let mut backoff = Backoff::default();
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    backoff.succeeded();
+                    self.admit(stream, peer, acceptor.as_ref()).await;
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.figures.accept_failures.increment();
+                    let rest = backoff.failed(Instant::now());
+                    if let Some(times) = rest.tell {
+                        tracing::error!(
+                            %error,
+                            times,
+                            "connections can't be accepted; raise the limit of open files (`ulimit -n`) or lower `max-connections`"
+                        );
+                    }
+                    tokio::time::sleep(rest.wait).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for a place, so that no more are accepted than there are places, and starts to serve.
+    async fn admit(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        acceptor: Option<&TlsAcceptor>,
+    ) {
+        // Whole answers are written at once; nothing is gained by waiting for more. A peer that is gone again has
+        // no options to set, and is found out by whoever reads from it.
+        let _ = stream.set_nodelay(true);
+        let Some(stream) = self.bounds.place(stream, self.alive.clone()).await else {
+            return;
+        };
+        let worker = Rc::clone(&self.worker.borrow());
+        let drain = self.drain.clone();
+        match acceptor {
+            None => {
+                tokio::task::spawn_local(worker.serve_connection(stream, peer, None, drain));
+            }
+            Some(acceptor) => {
+                let door = Rc::clone(self);
+                // The time runs from here, whatever the client does first.
+                let handshake =
+                    tokio::time::timeout(self.bounds.handshake(), acceptor.accept(stream));
+                tokio::task::spawn_local(async move {
+                    let mut draining = door.drain.clone();
+                    let done = tokio::select! {
+                        done = handshake => done,
+                        () = draining.begun() => return,
+                    };
+                    match done {
+                        Ok(Ok(stream)) => {
+                            door.figures.handshakes.increment();
+                            let facts = Arc::new(tls::facts(stream.get_ref().1));
+                            worker
+                                .serve_connection(stream, peer, Some(facts), drain)
+                                .await;
+                        }
+                        Ok(Err(error)) => {
+                            tracing::debug!(%peer, %error, "a TLS handshake failed");
+                            door.figures.handshake_failed(tls::failure(&error));
+                        }
+                        Err(_) => door.figures.handshake_failed("timeout"),
+                    }
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Worker threads: each with a runtime of its own, in which everything that belongs to a connection lives and dies.
+//! They do what the control thread tells them and know nothing of files.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::thread;
+
+use rustls::ServerConfig;
+use tidegate_gateway::{Drain, Shared, Snapshot, Worker};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::accept::{Door, DoorFigures};
+use super::bounds::Bounds;
+
+/// Dropped by each worker when it has done what it was told.
+pub(crate) type Done = mpsc::Sender<Infallible>;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Use this for the requests that come from now on.
+    Install(Arc<Snapshot>, Done),
+    /// Use these settings for the connections that come from now on, and the snapshot.
+    Renew(Arc<Shared>, Arc<Snapshot>, Done),
+    /// Accept from this socket, which is known by a number.
+    Open(u64, TcpListener, Option<Arc<ServerConfig>>),
+    /// Accept from that socket no more.
+    Close(u64),
+    /// Accept nothing more, and end when the last connection has.
+    Drain,
+}
+
+/// A worker thread that has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Which.
+    pub(crate) worker: usize,
+    /// Whether it did so because it was told to.
+    pub(crate) told: bool,
+}
+
+/// All workers.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    orders: Vec<mpsc::UnboundedSender<Command>>,
+    ended: mpsc::UnboundedReceiver<Ended>,
+}
+
+impl Crew {
+    /// Starts so many threads, which listen to nothing yet.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn start(
+        count: usize,
+        shared: &Arc<Shared>,
+        bounds: &Arc<Bounds>,
+    ) -> io::Result<Self> {
+        let (report, ended) = mpsc::unbounded_channel();
+        let mut orders = Vec::with_capacity(count);
+        for id in 0..count {
+            let (order, commands) = mpsc::unbounded_channel();
+            let (shared, bounds) = (Arc::clone(shared), Arc::clone(bounds));
+            let end = End {
+                worker: id,
+                told: false,
+                report: report.clone(),
+            };
+            thread::Builder::new()
+                .name(format!("worker-{id}"))
+                .spawn(move || run(id, shared, bounds, commands, end))?;
+            orders.push(order);
+        }
+        Ok(Crew { orders, ended })
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Puts a snapshot in force, and waits until it is on every worker. With settings, these too.
+    pub(crate) async fn install(&self, snapshot: &Arc<Snapshot>, shared: Option<&Arc<Shared>>) {
+        let (done, mut all) = mpsc::channel(1);
+        for order in &self.orders {
+            let (snapshot, done) = (Arc::clone(snapshot), done.clone());
+            let command = match shared {
+                None => Command::Install(snapshot, done),
+                Some(shared) => Command::Renew(Arc::clone(shared), snapshot, done),
+            };
+            // A worker that is gone is reported by other means.
+            let _ = order.send(command);
+        }
+        drop(done);
+        all.recv().await;
+    }
+
+    /// Gives each worker its socket.
+    pub(crate) fn open(
+        &self,
+        number: u64,
+        sockets: Vec<TcpListener>,
+        tls: Option<&Arc<ServerConfig>>,
+    ) {
+        for (order, socket) in self.orders.iter().zip(sockets) {
+            let _ = order.send(Command::Open(number, socket, tls.cloned()));
+        }
+    }
+
+    /// Closes a socket on all workers.
+    pub(crate) fn close(&self, number: u64) {
+        for order in &self.orders {
+            let _ = order.send(Command::Close(number));
+        }
+    }
+
+    /// Begins the end.
+    pub(crate) fn drain(&self) {
+        for order in &self.orders {
+            let _ = order.send(Command::Drain);
+        }
+    }
+
+    /// Waits for the next worker to end; none: all have.
+    pub(crate) async fn ended(&mut self) -> Option<Ended> {
+        self.ended.recv().await
+    }
+}
+
+/// Reports a worker's end, however it comes about.
+struct End {
+    worker: usize,
+    told: bool,
+    report: mpsc::UnboundedSender<Ended>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let ended = Ended {
+            worker: self.worker,
+            told: self.told && !thread::panicking(),
+        };
+        let _ = self.report.send(ended);
+    }
+}
+
+fn run(
+    id: usize,
+    shared: Arc<Shared>,
+    bounds: Arc<Bounds>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    mut end: End,
+) {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
+    match runtime {
+        Ok(runtime) => {
+            runtime.block_on(work(id, shared, bounds, commands));
+            end.told = true;
+            // What still runs is of no use to anyone, and must not hold up the end.
+            runtime.shutdown_background();
+        }
+        Err(error) => tracing::error!(worker = id, %error, "a worker can't start"),
+    }
+}
+
+/// Follows commands until the last connection has ended after a drain.
+async fn work(
+    id: usize,
+    shared: Arc<Shared>,
+    bounds: Arc<Bounds>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let (trigger, drain) = Drain::new();
+    let (alive, mut connections) = mpsc::channel(1);
+    let figures = DoorFigures::new(Arc::clone(&shared.registry), id);
+    let door = Rc::new(Door {
+        worker: RefCell::new(Worker::new(id, shared)),
+        bounds,
+        drain,
+        alive,
+        figures,
+    });
+    let mut older: Vec<Weak<Worker>> = Vec::new();
+    let mut sockets: HashMap<u64, AbortHandle> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Install(snapshot, done) => {
+                door.worker.borrow().install(Arc::clone(&snapshot));
+                install_on(&mut older, &snapshot);
+                drop(done);
+            }
+            Command::Renew(shared, snapshot, done) => {
+                let renewed = Worker::new(id, shared);
+                renewed.install(Arc::clone(&snapshot));
+                install_on(&mut older, &snapshot);
+                let before = door.worker.replace(renewed);
+                before.install(snapshot);
+                older.push(Rc::downgrade(&before));
+                drop(done);
+            }
+            Command::Open(number, socket, tls) => match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => {
+                    sockets.insert(number, door.open(socket, tls));
+                }
+                Err(error) => tracing::error!(worker = id, %error, "a socket can't be used"),
+            },
+            Command::Close(number) => {
+                if let Some(accepting) = sockets.remove(&number) {
+                    accepting.abort();
+                }
+            }
+            Command::Drain => break,
+        }
+    }
+    for accepting in sockets.values() {
+        accepting.abort();
+    }
+    trigger.drain();
+    // Aborted tasks give their sockets back when they are next looked at.
+    tokio::task::yield_now().await;
+    // Every connection and every task at the door holds it until it is gone.
+    drop(door);
+    connections.recv().await;
+}
+
+/// Connections that began under earlier settings keep those, but see the routes and filters that are in force.
+fn install_on(older: &mut Vec<Weak<Worker>>, snapshot: &Arc<Snapshot>) {
+    older.retain(|worker| match worker.upgrade() {
+        Some(worker) => {
+            worker.install(Arc::clone(snapshot));
+            true
+        }
+        None => false,
+    });
+}

@@ -1,0 +1,51 @@
+//! The wait for a response's head, bounded in time. Knows neither protocol.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tidegate_core::body::Body;
+
+use crate::timer::{Timer, after};
+use crate::upload::Upload;
+
+/// How a wait ended without a response.
+pub(crate) enum NoHead {
+    /// Nothing came in time.
+    TimedOut,
+    /// The connection failed.
+    Failed(TrySendError<Request<Body>>),
+}
+
+/// Waits for the head. The bound is counted from when it was last the upstream's turn: an upload, and a client that
+/// sends slowly, may take their time; an upstream that has all it can take may not. Interim responses do not count.
+pub(crate) async fn wait(
+    sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+    timer: &mut Timer,
+    upload: Option<&Upload>,
+    limit: Duration,
+) -> Result<Response<Incoming>, NoHead> {
+    let mut sent = pin!(sent);
+    let mut until = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(result) = sent.as_mut().poll(cx) {
+            return Poll::Ready(result.map_err(NoHead::Failed));
+        }
+        loop {
+            let bound = *until.get_or_insert_with(|| after(limit));
+            if timer.poll_until(bound, cx).is_pending() {
+                return Poll::Pending;
+            }
+            let later = upload.and_then(|upload| upload.upstreams_turn_since().checked_add(limit));
+            match later {
+                Some(later) if later > bound => until = Some(later),
+                _ => return Poll::Ready(Err(NoHead::TimedOut)),
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,155 @@
+//! One HTTP/2 connection: made from a socket, shared by any number of requests, and what its failures say. Keeps none.
+
+use std::error::Error;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http2};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tidegate_core::body::Body;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::endpoint::Endpoint;
+use crate::error::{Failure, Lost, SendErrorKind, chain};
+use crate::head::{self, NoHead};
+use crate::message;
+use crate::metrics::OpenConnection;
+use crate::pool::Shelf;
+use crate::retry::Loss;
+use crate::timer::Timer;
+use crate::upload::Upload;
+use crate::wire::{Watch, Wire};
+
+/// What an upstream may send of one response before it is read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What it may send of all of them.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is buffered of one request while the upstream does not take it.
+const SEND_BUFFER: usize = 64 * 1024;
+/// The most that a response's fields may count, each with 32 bytes more than it has (RFC 9113 section 6.5.2).
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// A connection. Dropped by all, it closes as soon as it has nothing to do.
+#[derive(Debug)]
+pub(crate) struct Http2 {
+    sender: http2::SendRequest<Body>,
+    watch: Arc<Watch>,
+}
+
+impl Http2 {
+    /// Speaks HTTP/2 over a socket.
+    pub(crate) async fn start<T>(io: T, open: OpenConnection) -> Result<Self, Failure>
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let wire = Wire::new(io, false, open);
+        let watch = wire.watch();
+        let (sender, connection) = http2::Builder::new(OnThisWorker)
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(MAX_HEAD)
+            .handshake::<_, Body>(TokioIo::new(wire))
+            .await
+            .map_err(|error| Failure::new(SendErrorKind::Connect, chain(&error)))?;
+        tokio::task::spawn_local(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error = %chain(&error), "a connection to an upstream broke");
+            }
+        });
+        Ok(Http2 { sender, watch })
+    }
+
+    /// Whether it can take no request any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// Sends a request and waits for its response's head. A connection that turns out to be of no more use is taken off
+/// its shelf.
+pub(crate) async fn send(
+    connection: &Rc<Http2>,
+    shelf: &Shelf,
+    endpoint: &Endpoint,
+    mut request: Request<Body>,
+    upload: Option<&Upload>,
+    limit: Duration,
+) -> Result<Response<Incoming>, Lost> {
+    if let Err(failure) = message::for_http2(&mut request, endpoint) {
+        return Err(Lost::new(failure, Loss::Final));
+    }
+    let reads = connection.watch.reads();
+    let sent = connection.sender.clone().try_send_request(request);
+    let waited = head::wait(sent, &mut Timer::default(), upload, limit).await;
+    waited.map_err(|no_head| match no_head {
+        NoHead::TimedOut => {
+            // Not a word to anyone in all that time: nobody may be there any more.
+            if connection.watch.reads() == reads {
+                shelf.retire(connection);
+            }
+            Lost::timed_out(limit)
+        }
+        NoHead::Failed(error) => {
+            let (lost, usable) = lost(error, upload);
+            if !usable {
+                shelf.retire(connection);
+            }
+            lost
+        }
+    })
+}
+
+/// What a failure says, and whether the connection is still of use.
+fn lost(mut error: TrySendError<Request<Body>>, upload: Option<&Upload>) -> (Lost, bool) {
+    let unsent = error.take_message();
+    let error = error.into_error();
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    let (kind, loss, usable) = judge(cause, upload);
+    let failure = Failure::new(kind, chain(&error));
+    match unsent {
+        Some(request) => (Lost::unsent(failure, request), false),
+        None => (Lost::new(failure, loss), usable),
+    }
+}
+
+/// `cause` is what ended the stream or the connection, unless that was the socket.
+fn judge(cause: Option<&h2::Error>, upload: Option<&Upload>) -> (SendErrorKind, Loss, bool) {
+    if let Some(error) = upload.and_then(Upload::error) {
+        return (SendErrorKind::RequestBody(error), Loss::Final, true);
+    }
+    let Some(cause) = cause else {
+        return (SendErrorKind::ResetBeforeHead, Loss::Silent, false);
+    };
+    if cause.is_library() {
+        // What came breaks the protocol.
+        return (SendErrorKind::InvalidResponse, Loss::Final, cause.is_reset());
+    }
+    // A stream ends with the other side's GOAWAY only if its number is above the last that was looked at.
+    let refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    let loss = if cause.is_remote() && (cause.is_go_away() || refused) {
+        Loss::Unprocessed
+    } else {
+        Loss::Final
+    };
+    (SendErrorKind::ResetBeforeHead, loss, cause.is_reset())
+}
+
+/// Runs hyper's own tasks on the worker that they belong to.
+#[derive(Clone, Copy, Debug)]
+struct OnThisWorker;
+
+impl<F> Executor<F> for OnThisWorker
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

@@ -1,0 +1,194 @@
+//! `#[filter(...)]`: sees which phases an author wrote, fills in what was left out, and adds the exports and the manifest.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote};
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::{
+    Error, Expr, ExprLit, ImplItem, ItemImpl, Lit, LitStr, MetaNameValue, Result, Token, Type,
+};
+
+/// The methods of the trait that are phases, with the phase's name in the SDK.
+const PHASES: [(&str, &str); 7] = [
+    ("request_head", "RequestHead"),
+    ("request_body", "RequestBody"),
+    ("request_trailers", "RequestTrailers"),
+    ("response_head", "ResponseHead"),
+    ("response_body", "ResponseBody"),
+    ("response_trailers", "ResponseTrailers"),
+    ("log", "Log"),
+];
+
+#[derive(Default)]
+struct Attributes {
+    name: Option<LitStr>,
+    description: Option<LitStr>,
+    version: Option<LitStr>,
+    capabilities: Vec<(&'static str, LitStr)>,
+    request_body: Option<LitStr>,
+    response_body: Option<LitStr>,
+    overflow: Option<LitStr>,
+    limit: Option<u32>,
+}
+
+impl Attributes {
+    fn parse(tokens: TokenStream) -> Result<Self> {
+        let mut attributes = Attributes::default();
+        for pair in Punctuated::<MetaNameValue, Token![,]>::parse_terminated.parse2(tokens)? {
+            let name = pair
+                .path
+                .get_ident()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let Expr::Lit(ExprLit { lit, .. }) = pair.value else {
+                return Err(Error::new_spanned(pair.path, "the value must be a literal"));
+            };
+            match (name.as_str(), lit) {
+                ("limit", Lit::Int(number)) => attributes.limit = Some(number.base10_parse()?),
+                ("name", Lit::Str(text)) => attributes.name = Some(text),
+                ("description", Lit::Str(text)) => attributes.description = Some(text),
+                ("version", Lit::Str(text)) => attributes.version = Some(text),
+                ("store", Lit::Str(text)) => attributes.capabilities.push(("store", text)),
+                ("http", Lit::Str(text)) => attributes.capabilities.push(("http", text)),
+                ("env", Lit::Str(text)) => attributes.capabilities.push(("env", text)),
+                ("request_body", Lit::Str(text)) => attributes.request_body = Some(text),
+                ("response_body", Lit::Str(text)) => attributes.response_body = Some(text),
+                ("overflow", Lit::Str(text)) => attributes.overflow = Some(text),
+                _ => {
+                    return Err(Error::new_spanned(
+                        pair.path,
+                        "there is name, version, description, store, http, env, request_body, response_body, \
+                         overflow (texts) and limit (a number)",
+                    ));
+                }
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
+    let attributes = Attributes::parse(attributes)?;
+    let mut item: ItemImpl = syn::parse2(item)?;
+    if !item.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &item.generics,
+            "a filter can't be generic: it is exported",
+        ));
+    }
+    let this = (*item.self_ty).clone();
+    let has = |name: &str| {
+        item.items.iter().any(|member| match member {
+            ImplItem::Fn(function) => function.sig.ident == name,
+            ImplItem::Type(alias) => alias.ident == name,
+            _ => false,
+        })
+    };
+    let mut missing = Vec::new();
+    if !has("Config") {
+        missing.push(syn::parse2(quote! { type Config = (); })?);
+    }
+    if !has("State") {
+        missing.push(syn::parse2(quote! { type State = (); })?);
+    }
+    if !has("new") {
+        let Type::Path(path) = &this else {
+            return Err(Error::new_spanned(
+                &this,
+                "the filter must be a type with a name",
+            ));
+        };
+        missing.push(syn::parse2(quote! {
+            fn new(_: Self::Config) -> ::core::result::Result<Self, ::tidegate_sdk::ConfigError> {
+                ::core::result::Result::Ok(#path)
+            }
+        })?);
+    }
+    let phases: Vec<_> = PHASES
+        .iter()
+        .filter(|(method, _)| has(method))
+        .map(|(_, phase)| format_ident!("{phase}"))
+        .collect();
+    let request_wish = wish(&attributes.request_body, &attributes, has("request_body"))?;
+    let response_wish = wish(&attributes.response_body, &attributes, has("response_body"))?;
+    item.items.extend(missing);
+
+    let name = match &attributes.name {
+        Some(name) => quote! { #name },
+        None => quote! { ::core::env!("CARGO_PKG_NAME") },
+    };
+    let version = match &attributes.version {
+        Some(version) => quote! { #version },
+        None => quote! { ::core::env!("CARGO_PKG_VERSION") },
+    };
+    let description = match &attributes.description {
+        Some(description) => quote! { #description },
+        None => quote! { ::core::env!("CARGO_PKG_DESCRIPTION") },
+    };
+    let mut capabilities = Vec::new();
+    for (index, (kind, why)) in attributes.capabilities.iter().enumerate() {
+        let open = format!(
+            "{}{{\"kind\":\"{kind}\",\"why\":",
+            if index > 0 { "," } else { "" }
+        );
+        capabilities.push(quote! { #open, ::tidegate_sdk::schema::quote!(#why), "}", });
+    }
+    Ok(quote! {
+        #item
+
+        const _: () = {
+            impl ::tidegate_sdk::Exported for #this {
+                const INTERESTS: ::tidegate_sdk::Interests = ::tidegate_sdk::Interests::new(
+                    &[#(::tidegate_sdk::Phase::#phases),*],
+                    #request_wish,
+                    #response_wish,
+                );
+            }
+
+            const MANIFEST: &str = ::tidegate_sdk::schema::concat!(
+                "{\"name\":", ::tidegate_sdk::schema::quote!(#name),
+                ",\"version\":", ::tidegate_sdk::schema::quote!(#version),
+                ",\"description\":", ::tidegate_sdk::schema::quote!(#description),
+                ",\"contract\":\"0.1.0\",\"config-schema\":",
+                <<#this as ::tidegate_sdk::Filter>::Config as ::tidegate_sdk::ConfigSchema>::SCHEMA,
+                ",\"capabilities\":[", #(#capabilities)* "]}",
+            );
+
+            ::tidegate_sdk::export_filter!(#this, MANIFEST);
+        };
+    })
+}
+
+fn wish(mode: &Option<LitStr>, attributes: &Attributes, taken: bool) -> Result<TokenStream> {
+    let mode = match mode.as_ref().map(LitStr::value).as_deref() {
+        Some("stream") => quote! { Stream },
+        Some("whole") => quote! { Whole },
+        Some("on-hold") => quote! { OnHold },
+        Some(_) => {
+            return Err(Error::new_spanned(
+                mode,
+                "a body is taken as \"stream\", \"whole\" or \"on-hold\"",
+            ));
+        }
+        None if taken => quote! { Stream },
+        None => quote! { OnHold },
+    };
+    let overflow = match attributes.overflow.as_ref().map(LitStr::value).as_deref() {
+        None | Some("refuse") => quote! { Refuse },
+        Some("stream") => quote! { Stream },
+        Some(_) => {
+            return Err(Error::new_spanned(
+                &attributes.overflow,
+                "overflow is \"refuse\" or \"stream\"",
+            ));
+        }
+    };
+    let limit = attributes.limit.unwrap_or(0);
+    Ok(quote! {
+        ::tidegate_sdk::BodyWish {
+            mode: ::tidegate_sdk::BodyMode::#mode,
+            limit: #limit,
+            overflow: ::tidegate_sdk::Overflow::#overflow,
+        }
+    })
+}

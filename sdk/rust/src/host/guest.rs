@@ -1,0 +1,283 @@
+//! The real host, through the generated bindings. Translates names and nothing else.
+
+use super::Part;
+use super::services::{CallError, CallResponse, StoreError, Verdict};
+use crate::bindings::tidegate::filter as wit;
+use crate::phase::Refusal;
+use crate::services::http::Call;
+use crate::views::TlsFacts;
+
+fn part(part: Part) -> wit::exchange::Part {
+    match part {
+        Part::Request => wit::exchange::Part::Request,
+        Part::RequestTrailers => wit::exchange::Part::RequestTrailers,
+        Part::Response => wit::exchange::Part::Response,
+        Part::ResponseTrailers => wit::exchange::Part::ResponseTrailers,
+    }
+}
+
+fn refusal(refusal: wit::types::Refusal) -> Refusal {
+    match refusal {
+        wit::types::Refusal::InvalidName => Refusal::InvalidName,
+        wit::types::Refusal::InvalidValue => Refusal::InvalidValue,
+        wit::types::Refusal::Forbidden => Refusal::Forbidden,
+        wit::types::Refusal::TooLate => Refusal::TooLate,
+        wit::types::Refusal::TooLarge => Refusal::TooLarge,
+        wit::types::Refusal::Absent => Refusal::Absent,
+    }
+}
+
+pub(crate) fn get(of: Part, name: &str) -> Option<Vec<u8>> {
+    wit::exchange::get(part(of), name)
+}
+
+pub(crate) fn get_all(of: Part, name: &str) -> Vec<Vec<u8>> {
+    wit::exchange::get_all(part(of), name)
+}
+
+pub(crate) fn count(of: Part) -> u32 {
+    wit::exchange::count(part(of))
+}
+
+pub(crate) fn at(of: Part, index: u32) -> Option<(String, Vec<u8>)> {
+    wit::exchange::at(part(of), index)
+}
+
+pub(crate) fn set(of: Part, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    wit::exchange::set(part(of), name, value).map_err(refusal)
+}
+
+pub(crate) fn append(of: Part, name: &str, value: &[u8]) -> Result<(), Refusal> {
+    wit::exchange::append(part(of), name, value).map_err(refusal)
+}
+
+pub(crate) fn remove(of: Part, name: &str) -> Result<u32, Refusal> {
+    wit::exchange::remove(part(of), name).map_err(refusal)
+}
+
+macro_rules! read {
+    ($($name:ident -> $ty:ty),* $(,)?) => {
+        $(pub(crate) fn $name() -> $ty { wit::exchange::$name() })*
+    };
+}
+
+read! {
+    method -> String,
+    scheme -> String,
+    authority -> String,
+    path -> String,
+    query -> Option<String>,
+    status -> u16,
+    client_address -> String,
+    client_port -> u16,
+    protocol -> String,
+    route -> String,
+    request_id -> String,
+}
+
+macro_rules! write {
+    ($($name:ident($ty:ty)),* $(,)?) => {
+        $(pub(crate) fn $name(value: $ty) -> Result<(), Refusal> { wit::exchange::$name(value).map_err(refusal) })*
+    };
+}
+
+write! {
+    set_method(&str),
+    set_scheme(&str),
+    set_authority(&str),
+    set_path(&str),
+    set_query(Option<&str>),
+    set_status(u16),
+}
+
+pub(crate) fn tls() -> Option<TlsFacts> {
+    wit::exchange::tls().map(|facts| TlsFacts {
+        version: facts.version,
+        cipher: facts.cipher,
+        server_name: facts.server_name,
+        alpn: facts.alpn,
+    })
+}
+
+pub(crate) fn path_parameter(name: &str) -> Option<String> {
+    wit::exchange::path_parameter(name)
+}
+
+pub(crate) fn property(name: &str) -> Option<Vec<u8>> {
+    wit::exchange::property(name)
+}
+
+pub(crate) fn set_property(name: &str, value: &[u8]) -> Result<(), Refusal> {
+    wit::exchange::set_property(name, value).map_err(refusal)
+}
+
+pub(crate) fn answer(
+    status: u16,
+    fields: &[(String, Vec<u8>)],
+    body: &[u8],
+) -> Result<(), Refusal> {
+    wit::exchange::answer(status, fields, body).map_err(refusal)
+}
+
+pub(crate) fn body_read(offset: u32, max: u32) -> Vec<u8> {
+    wit::body::read(offset, max)
+}
+
+pub(crate) fn body_replace(bytes: &[u8]) {
+    wit::body::replace(bytes);
+}
+
+pub(crate) fn body_append(bytes: &[u8]) {
+    wit::body::append(bytes);
+}
+
+pub(crate) fn log(level: u8, message: &str) {
+    let level = match level {
+        0 => wit::log::Level::Error,
+        1 => wit::log::Level::Warn,
+        2 => wit::log::Level::Info,
+        _ => wit::log::Level::Debug,
+    };
+    wit::log::write(level, message);
+}
+
+pub(crate) fn monotonic() -> u64 {
+    wit::clock::monotonic()
+}
+
+pub(crate) fn wall() -> u64 {
+    wit::clock::wall()
+}
+
+pub(crate) fn random_bytes(length: u32) -> Vec<u8> {
+    wit::random::bytes(length)
+}
+
+pub(crate) fn random_number() -> u64 {
+    wit::random::number()
+}
+
+fn store_error(error: wit::store::StoreError) -> StoreError {
+    match error {
+        wit::store::StoreError::NotGranted => StoreError::NotGranted,
+        wit::store::StoreError::TooLarge => StoreError::TooLarge,
+        wit::store::StoreError::NotANumber => StoreError::NotANumber,
+        wit::store::StoreError::Unavailable => StoreError::Unavailable,
+    }
+}
+
+pub(crate) fn store_get(namespace: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+    wit::store::get(namespace, key).map_err(store_error)
+}
+
+pub(crate) fn store_set(
+    namespace: &str,
+    key: &str,
+    value: &[u8],
+    ttl_ms: u64,
+) -> Result<(), StoreError> {
+    wit::store::set(namespace, key, value, ttl_ms).map_err(store_error)
+}
+
+pub(crate) fn store_delete(namespace: &str, key: &str) -> Result<bool, StoreError> {
+    wit::store::delete(namespace, key).map_err(store_error)
+}
+
+pub(crate) fn store_swap(
+    namespace: &str,
+    key: &str,
+    expected: Option<&[u8]>,
+    value: &[u8],
+    ttl_ms: u64,
+) -> Result<bool, StoreError> {
+    wit::store::compare_and_swap(namespace, key, expected, value, ttl_ms).map_err(store_error)
+}
+
+pub(crate) fn store_increment(
+    namespace: &str,
+    key: &str,
+    delta: i64,
+    ttl_ms: u64,
+) -> Result<i64, StoreError> {
+    wit::store::increment(namespace, key, delta, ttl_ms).map_err(store_error)
+}
+
+pub(crate) fn limiter_take(key: &str, tokens: u32, rate: f64, burst: u32) -> Verdict {
+    let verdict = wit::limiter::take(key, tokens, rate, burst);
+    Verdict {
+        allowed: verdict.allowed,
+        remaining: verdict.remaining,
+        retry_after_ns: verdict.retry_after_ns,
+        reset_after_ns: verdict.reset_after_ns,
+    }
+}
+
+pub(crate) fn call(upstream: &str, call: &Call) -> Result<CallResponse, CallError> {
+    let request = wit::http_client::CallRequest {
+        method: call.method.clone(),
+        path: call.path.clone(),
+        fields: call.fields.clone(),
+        body: call.body.clone(),
+        timeout_ms: call.timeout_ms,
+        max_response_bytes: call.max_response,
+    };
+    wit::http_client::call(upstream, &request)
+        .map(|response| CallResponse {
+            status: response.status,
+            fields: response.fields,
+            body: response.body,
+        })
+        .map_err(|error| match error {
+            wit::http_client::CallError::NotGranted => CallError::NotGranted,
+            wit::http_client::CallError::InvalidRequest => CallError::InvalidRequest,
+            wit::http_client::CallError::Unreachable => CallError::Unreachable,
+            wit::http_client::CallError::TimedOut => CallError::TimedOut,
+            wit::http_client::CallError::ResponseTooLarge => CallError::ResponseTooLarge,
+            wit::http_client::CallError::Broken => CallError::Broken,
+            wit::http_client::CallError::NotNow => CallError::NotNow,
+        })
+}
+
+pub(crate) fn env_get(name: &str) -> Option<String> {
+    wit::environment::get(name)
+}
+
+fn labels(labels: &[(&str, &str)]) -> Vec<(String, String)> {
+    labels
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+pub(crate) fn define_counter(
+    name: &str,
+    help: &str,
+    with: &[(&str, &str)],
+) -> Result<u32, Refusal> {
+    wit::metrics::counter(name, help, &labels(with)).map_err(refusal)
+}
+
+pub(crate) fn define_gauge(name: &str, help: &str, with: &[(&str, &str)]) -> Result<u32, Refusal> {
+    wit::metrics::gauge(name, help, &labels(with)).map_err(refusal)
+}
+
+pub(crate) fn define_histogram(
+    name: &str,
+    help: &str,
+    with: &[(&str, &str)],
+    bounds: &[f64],
+) -> Result<u32, Refusal> {
+    wit::metrics::histogram(name, help, &labels(with), bounds).map_err(refusal)
+}
+
+pub(crate) fn metric_add(metric: u32, delta: u64) {
+    wit::metrics::add(metric, delta);
+}
+
+pub(crate) fn metric_set(metric: u32, value: f64) {
+    wit::metrics::set(metric, value);
+}
+
+pub(crate) fn metric_observe(metric: u32, value: f64) {
+    wit::metrics::observe(metric, value);
+}
