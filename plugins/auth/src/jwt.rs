@@ -43,20 +43,20 @@ pub struct KeyConfig {
 
 /// What a token's claims must satisfy.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// The only issuer (`iss`) taken, if one is given.
-    pub issuer: Option<String>,
+    pub(crate) issuer: Option<String>,
     /// Audiences of which the token's `aud` must hold one, if any are given.
-    pub audience: Vec<String>,
+    pub(crate) audience: Vec<String>,
     /// Seconds by which clocks may differ.
-    pub leeway: u32,
+    pub(crate) leeway: u32,
     /// Whether a token without `exp` is taken.
-    pub allow_without_expiry: bool,
+    pub(crate) allow_without_expiry: bool,
 }
 
 /// Why a token was refused. The text goes to the log and, as `error_description`, to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub(crate) enum Rejection {
     TooLong,
     Malformed,
     Algorithm,
@@ -73,7 +73,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// A sentence without quotes, fit for a quoted-string.
-    pub fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Rejection::TooLong => "the token is too long",
             Rejection::Malformed => "the token is malformed",
@@ -93,7 +93,7 @@ impl Rejection {
 
 /// A set of keys.
 #[derive(Debug, Default)]
-pub struct Verifiers {
+pub(crate) struct Verifiers {
     keys: Vec<Key>,
 }
 
@@ -136,7 +136,7 @@ impl Verifiers {
     ///
     /// # Errors
     /// A sentence naming the key, by its position and id, and what is wrong with it.
-    pub fn new(keys: &[KeyConfig]) -> Result<Self, String> {
+    pub(crate) fn new(keys: &[KeyConfig]) -> Result<Self, String> {
         let keys = keys
             .iter()
             .enumerate()
@@ -156,7 +156,7 @@ impl Verifiers {
     ///
     /// # Errors
     /// See [`Rejection`].
-    pub fn verify(
+    pub(crate) fn verify(
         &self,
         token: &str,
         rules: &Rules,

@@ -20,7 +20,7 @@ pub struct Consumer {
 
 /// The consumers and their digests.
 #[derive(Debug, Default)]
-pub struct Keys {
+pub(crate) struct Keys {
     known: Vec<([u8; 32], usize)>,
 }
 
@@ -29,7 +29,7 @@ impl Keys {
     ///
     /// # Errors
     /// A sentence naming the consumer whose digest is not 64 hexadecimal digits, or is another's.
-    pub fn new(consumers: &[Consumer]) -> Result<Self, String> {
+    pub(crate) fn new(consumers: &[Consumer]) -> Result<Self, String> {
         let mut known: Vec<([u8; 32], usize)> = Vec::with_capacity(consumers.len());
         for (index, consumer) in consumers.iter().enumerate() {
             let digest = digest_from_hex(&consumer.sha256).ok_or_else(|| {
@@ -50,7 +50,7 @@ impl Keys {
     }
 
     /// The position of the consumer whose key this is. All digests are compared, each in constant time.
-    pub fn find(&self, key: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(key).into();
         let mut found = None;
         for (held, index) in &self.known {

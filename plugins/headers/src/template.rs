@@ -3,7 +3,7 @@
 
 /// What a `{...}` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// `{client-address}`
     ClientAddress,
     /// `{route}`
@@ -32,7 +32,7 @@ pub enum Source {
 
 /// A value, cut at its places.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template {
+pub(crate) struct Template {
     pieces: Vec<Piece>,
 }
 
@@ -47,7 +47,7 @@ impl Template {
     ///
     /// # Errors
     /// A sentence that says what is wrong and what may stand there.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -84,7 +84,7 @@ impl Template {
 
     /// The value, with each place filled in by `fill`. What could end a line is left out of what is filled in, so
     /// that no value from outside can break a field.
-    pub fn render(&self, mut fill: impl FnMut(&Source, &mut Vec<u8>)) -> Vec<u8> {
+    pub(crate) fn render(&self, mut fill: impl FnMut(&Source, &mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
         for piece in &self.pieces {
             match piece {
@@ -102,7 +102,7 @@ impl Template {
     }
 
     /// The value itself, if it has no places.
-    pub fn literal(&self) -> Option<&str> {
+    pub(crate) fn literal(&self) -> Option<&str> {
         match self.pieces.as_slice() {
             [] => Some(""),
             [Piece::Text(text)] => Some(text),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// The key of a client's address: an IPv4 address whole, an IPv6 address by its first `prefix` bits, because one
 /// client usually has a whole network of them. An IPv4 address in IPv6 form is the IPv4 address.
-pub fn address(text: &str, prefix: u8) -> String {
+pub(crate) fn address(text: &str, prefix: u8) -> String {
     match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => format!("a:{address}"),
         Ok(IpAddr::V6(address)) => {
@@ -22,7 +22,7 @@ pub fn address(text: &str, prefix: u8) -> String {
 
 /// The key of a field's or consumer's value. What has another kind or another name never meets in one bucket,
 /// and a long value is cut: the limiter's keys are bounded.
-pub fn value(kind: char, value: &[u8]) -> String {
+pub(crate) fn value(kind: char, value: &[u8]) -> String {
     const LONGEST: usize = 200;
     let text = String::from_utf8_lossy(value);
     if text.len() <= LONGEST {

@@ -20,7 +20,7 @@ pub enum Period {
 
 impl Period {
     /// Its length in seconds.
-    pub fn seconds(self) -> u32 {
+    pub(crate) fn seconds(self) -> u32 {
         match self {
             Period::Second => 1,
             Period::Minute => 60,
@@ -31,25 +31,25 @@ impl Period {
 }
 
 /// Tokens a second, for the host's limiter.
-pub fn per_second(rate: u32, period: Period) -> f64 {
+pub(crate) fn per_second(rate: u32, period: Period) -> f64 {
     f64::from(rate) / f64::from(period.seconds())
 }
 
 /// Nanoseconds as whole seconds, never less than the true time: a client that waits so long is let in
 /// (RFC 9110 section 10.2.3 has no fractions).
-pub fn whole_seconds(nanoseconds: u64) -> u64 {
+pub(crate) fn whole_seconds(nanoseconds: u64) -> u64 {
     nanoseconds.div_ceil(1_000_000_000)
 }
 
 /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers): quota and window of the named rule.
 /// The window is the time in which an empty bucket fills.
-pub fn policy(name: &str, burst: u32, rate: u32, period: Period) -> String {
+pub(crate) fn policy(name: &str, burst: u32, rate: u32, period: Period) -> String {
     let window = (u64::from(burst) * u64::from(period.seconds())).div_ceil(u64::from(rate.max(1)));
     format!("\"{name}\";q={burst};w={}", window.max(1))
 }
 
 /// The value of `RateLimit`: what is left of the named rule's quota, and seconds until it is whole again.
-pub fn state(name: &str, remaining: u32, reset_after_ns: u64) -> String {
+pub(crate) fn state(name: &str, remaining: u32, reset_after_ns: u64) -> String {
     format!(
         "\"{name}\";r={remaining};t={}",
         whole_seconds(reset_after_ns)

@@ -169,6 +169,13 @@ pub mod http {
             self
         }
 
+        /// Bounds the answer, in bytes; 1 MiB unless set, which is also the most.
+        #[must_use]
+        pub fn max_response(mut self, bytes: u32) -> Self {
+            self.max_response = bytes;
+            self
+        }
+
         /// Sends it to an upstream of the configuration and waits for the whole answer.
         ///
         /// # Errors

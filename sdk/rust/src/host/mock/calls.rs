@@ -460,10 +460,21 @@ pub(crate) fn call(upstream: &str, call: &Call) -> Result<CallResponse, CallErro
         }
         host.calls
             .push((upstream.to_owned(), call.method.clone(), call.path.clone()));
+        let limit = match call.max_response {
+            0 => 1024 * 1024,
+            limit => limit as usize,
+        };
         host.replies
             .get_mut(upstream)
             .and_then(std::collections::VecDeque::pop_front)
             .unwrap_or(Err(CallError::NotGranted))
+            .and_then(|reply| {
+                if reply.body.len() > limit {
+                    Err(CallError::ResponseTooLarge)
+                } else {
+                    Ok(reply)
+                }
+            })
     })
 }
 
