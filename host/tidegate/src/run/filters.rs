@@ -141,6 +141,9 @@ impl Filters {
                 .any(|route| route.origin.is_some() && route.filters.contains(&index));
             let must = named || reach == Reach::Start || entry.chained;
             entry.chained = filter.used && (entry.runs() || must);
+            if !filter.used {
+                entry.retire();
+            }
         }
     }
 

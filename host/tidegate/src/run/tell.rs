@@ -62,7 +62,7 @@ impl Teller {
                 for warning in warnings {
                     tracing::warn!("{warning}");
                 }
-                tracing::info!("the configuration was read again and is in force");
+                tracing::info!("what is configured changed and is in force");
                 self.reloaded("ok");
             }
             Configuration::Refused { again: true, .. } => {}

@@ -154,6 +154,11 @@ impl Entry {
         self.live.is_some()
     }
 
+    /// Takes the version out of service, because no route uses it any more.
+    pub(super) fn retire(&mut self) {
+        self.live = None;
+    }
+
     pub(super) fn module(&self) -> Option<Arc<dyn FilterModule>> {
         self.live.as_ref().map(|live| Arc::clone(&live.module))
     }
@@ -253,7 +258,6 @@ impl Entry {
     ) -> Option<News> {
         let before = self.trouble.take();
         if !filter.used {
-            self.live = None;
             self.good = Some((digest, now));
         }
         before.map(|_| News::Recovered {
