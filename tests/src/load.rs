@@ -74,6 +74,9 @@ impl Load {
                         None => Client::http1(address).await.try_send(get("/")).await,
                     };
                     tally.see(reply, fields);
+                    if !tally.failures.is_empty() {
+                        break;
+                    }
                     answers.fetch_add(1, Ordering::Relaxed);
                 }
                 tally
@@ -88,11 +91,16 @@ impl Load {
         load
     }
 
+    /// Whether a client has given up because its request failed.
+    fn has_failed(&self) -> bool {
+        self.clients.iter().any(JoinHandle::is_finished)
+    }
+
     /// Waits until each client has been answered a few times more, on the average.
     pub async fn some_more(&self) {
         let goal = self.answers.load(Ordering::Relaxed) + 40;
         until("answers under load", async || {
-            self.answers.load(Ordering::Relaxed) >= goal
+            self.has_failed() || self.answers.load(Ordering::Relaxed) >= goal
         })
         .await;
     }
@@ -101,11 +109,11 @@ impl Load {
     ///
     /// # Panics
     /// If any request failed.
-    pub async fn finish(self) -> Tally {
+    pub async fn finish(mut self) -> Tally {
         self.some_more().await;
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             let tally = client.await.unwrap();
             sum.good += tally.good;
             sum.failures.extend(tally.failures);
@@ -117,11 +125,16 @@ impl Load {
         }
         assert!(
             sum.failures.is_empty(),
-            "{} of {} requests failed, the first: {}",
-            sum.failures.len(),
-            sum.good + sum.failures.len(),
-            sum.failures[0]
+            "after {} good answers: {}",
+            sum.good,
+            sum.failures.join("\n")
         );
         sum
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -54,6 +54,18 @@ pub(crate) struct LiveFilter {
     filter: RefCell<Option<Rc<dyn Filter>>>,
 }
 
+impl Live {
+    /// This worker's filter of a module that is in force already.
+    fn filter_of(&self, slot: &FilterSlot) -> Option<Rc<dyn Filter>> {
+        let module = slot.module.as_ref()?;
+        let same = |filter: &&LiveFilter| {
+            filter.slot.module.as_ref().is_some_and(|held| Arc::ptr_eq(held, module))
+        };
+        let filter = self.filters.iter().find(same)?;
+        filter.filter.borrow().clone()
+    }
+}
+
 impl LiveFilter {
     /// The filter, made anew if an earlier attempt failed.
     pub(crate) fn get(&self, services: &WorkerServices) -> Option<Rc<dyn Filter>> {
@@ -110,6 +122,7 @@ impl Worker {
 
     /// Puts a snapshot in force for the requests that come from now on. Those under way end with theirs.
     pub fn install(&self, snapshot: Arc<Snapshot>) {
+        let before = self.live();
         let filters = snapshot
             .filters
             .iter()
@@ -117,7 +130,8 @@ impl Worker {
                 let filter = LiveFilter {
                     slot: slot.clone(),
                     figures: self.figures.filter(&slot.name),
-                    filter: RefCell::new(None),
+                    // A filter that stays the same keeps its instances and what they remember.
+                    filter: RefCell::new(before.filter_of(slot)),
                 };
                 filter.get(&self.services);
                 filter

@@ -174,7 +174,7 @@ impl Client {
                             attempts: task.attempts,
                             detail: lost.failure.detail,
                         },
-                        request: held.filter(|_| next == Next::NextEndpoint),
+                        request: held.filter(|_| next == Next::OtherEndpoint),
                     });
                 }
             }
@@ -215,8 +215,7 @@ impl Client {
             } else {
                 None
             };
-            let opened =
-                connect::open(&place.target, http1, &task.known.figures, until).await?;
+            let opened = connect::open(&place.target, http1, &task.known.figures, until).await?;
             let way = match opened {
                 Channel::Http1(connection) => lease(connection),
                 Channel::Http2(connection) => {
@@ -249,8 +248,7 @@ impl Client {
         let upload = task.upload.as_deref();
         match way {
             Way::Http1(mut lease) => {
-                let response =
-                    http1::send(&mut lease, endpoint, request, upload, limit).await?;
+                let response = http1::send(&mut lease, endpoint, request, upload, limit).await?;
                 answer(response, Some(lease), task)
             }
             Way::Http2 { connection, .. } => {

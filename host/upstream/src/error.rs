@@ -162,7 +162,10 @@ impl Lost {
 
     pub(crate) fn timed_out(limit: Duration) -> Self {
         let bound = format!("the bound is {limit:?}");
-        Lost::new(Failure::new(SendErrorKind::HeadTimedOut, bound), Loss::Final)
+        Lost::new(
+            Failure::new(SendErrorKind::HeadTimedOut, bound),
+            Loss::Final,
+        )
     }
 }
 

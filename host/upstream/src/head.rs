@@ -18,7 +18,7 @@ pub(crate) enum NoHead {
     /// Nothing came in time.
     TimedOut,
     /// The connection failed.
-    Failed(TrySendError<Request<Body>>),
+    Failed(Box<TrySendError<Request<Body>>>),
 }
 
 /// Waits for the head. The bound is counted from when it was last the upstream's turn: an upload, and a client that
@@ -33,7 +33,7 @@ pub(crate) async fn wait(
     let mut until = None;
     poll_fn(|cx| {
         if let Poll::Ready(result) = sent.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(NoHead::Failed));
+            return Poll::Ready(result.map_err(|error| NoHead::Failed(Box::new(error))));
         }
         loop {
             let bound = *until.get_or_insert_with(|| after(limit));

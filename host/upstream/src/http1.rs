@@ -103,7 +103,7 @@ pub(crate) async fn send(
         NoHead::TimedOut => Lost::timed_out(limit),
         NoHead::Failed(error) => {
             let silent = connection.watch.reads() == reads;
-            lost(error, upload, silent)
+            lost(*error, upload, silent)
         }
     })
 }

@@ -97,7 +97,7 @@ pub(crate) async fn send(
             Lost::timed_out(limit)
         }
         NoHead::Failed(error) => {
-            let (lost, usable) = lost(error, upload);
+            let (lost, usable) = lost(*error, upload);
             if !usable {
                 shelf.retire(connection);
             }
@@ -129,7 +129,11 @@ fn judge(cause: Option<&h2::Error>, upload: Option<&Upload>) -> (SendErrorKind, 
     };
     if cause.is_library() {
         // What came breaks the protocol.
-        return (SendErrorKind::InvalidResponse, Loss::Final, cause.is_reset());
+        return (
+            SendErrorKind::InvalidResponse,
+            Loss::Final,
+            cause.is_reset(),
+        );
     }
     // A stream ends with the other side's GOAWAY only if its number is above the last that was looked at.
     let refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);

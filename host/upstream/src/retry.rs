@@ -40,7 +40,7 @@ pub(crate) enum Next {
     /// Send it to the same endpoint again, over another connection.
     SameEndpoint,
     /// Send it to the next endpoint, if there is one.
-    NextEndpoint,
+    OtherEndpoint,
 }
 
 /// Decides after an attempt that brought no response.
@@ -54,8 +54,8 @@ pub(crate) fn next(loss: Loss, attempt: Attempt) -> Next {
         return Next::Stop;
     }
     match loss {
-        Loss::NoConnection => Next::NextEndpoint,
-        Loss::Unsent if !attempt.reused => Next::NextEndpoint,
+        Loss::NoConnection => Next::OtherEndpoint,
+        Loss::Unsent if !attempt.reused => Next::OtherEndpoint,
         _ if attempt.repeated => Next::Stop,
         Loss::Unsent | Loss::Unprocessed => Next::SameEndpoint,
         Loss::Silent if attempt.reused && attempt.idempotent => Next::SameEndpoint,
@@ -124,10 +124,10 @@ mod tests {
         for (loss, attempt, expected) in [
             (Loss::Silent, OLD_GET, Next::SameEndpoint),
             (Loss::Unsent, OLD_POST, Next::SameEndpoint),
-            (Loss::Unsent, new_post, Next::NextEndpoint),
+            (Loss::Unsent, new_post, Next::OtherEndpoint),
             (Loss::Unprocessed, OLD_POST, Next::SameEndpoint),
             (Loss::Unprocessed, new_post, Next::SameEndpoint),
-            (Loss::NoConnection, new_post, Next::NextEndpoint),
+            (Loss::NoConnection, new_post, Next::OtherEndpoint),
         ] {
             assert_eq!(next(loss, attempt), expected, "{loss:?} {attempt:?}");
         }
@@ -166,7 +166,11 @@ mod tests {
         let get = request(Method::GET, Body::Empty);
         assert!(keeps_copy(&get, true, false));
         assert!(!keeps_copy(&get, false, false));
-        assert!(keeps_copy(&request(Method::PUT, Body::full("x")), true, false));
+        assert!(keeps_copy(
+            &request(Method::PUT, Body::full("x")),
+            true,
+            false
+        ));
         let post = request(Method::POST, Body::full("x"));
         assert!(!keeps_copy(&post, true, false));
         assert!(keeps_copy(&post, false, true));

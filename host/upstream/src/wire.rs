@@ -143,3 +143,74 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Wire<T> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use crate::metrics::Figures;
+
+    /// A socket whose other side said some words and then took nothing any more; the system tells of the reset when
+    /// something is written, and never again.
+    struct Reset(VecDeque<&'static [u8]>);
+
+    impl AsyncRead for Reset {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            buf.put_slice(self.0.pop_front().unwrap_or_default());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Reset {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn wire(patient: bool) -> Wire<Reset> {
+        let figures = Figures::new(Arc::default(), 0, "u".into());
+        Wire::new(Reset([&b"word"[..]].into()), patient, figures.opened())
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_a_reset_is_read_and_its_end_is_no_clean_one() {
+        let mut wire = wire(true);
+        tokio::select! {
+            biased;
+            written = wire.write(b"x") => panic!("{written:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(wire.watch().is_broken());
+        let mut word = [0; 4];
+        wire.read_exact(&mut word).await.unwrap();
+        assert_eq!((&word, wire.watch().reads()), (b"word", 1));
+        let end = wire.read(&mut word).await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
+        // Now there is nothing to wait for.
+        wire.write(b"x").await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_many_share_fails_at_once() {
+        wire(false).write(b"x").await.unwrap_err();
+    }
+}

@@ -2,8 +2,10 @@
 //! exports that `#[filter]` makes and by the test harness; not meant to be called by hand.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
+use crate::config;
 use crate::filter::{ConfigError, Exported};
 use crate::phase::{Flow, Interests, Phase};
 use crate::views::{
@@ -13,7 +15,28 @@ use crate::views::{
 /// The place of one filter.
 pub struct Slot<F: Exported> {
     live: RefCell<Option<F>>,
-    states: RefCell<BTreeMap<u64, F::State>>,
+    states: RefCell<HashMap<u64, F::State, BuildHasherDefault<Spread>>>,
+}
+
+/// Ids are the host's own numbers: nobody chooses them so that they collide, and one multiplication spreads them well enough.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The table looks at the highest and at the lowest bits.
+        self.0 = (self.0 ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+    }
 }
 
 impl<F: Exported> Default for Slot<F> {
@@ -26,7 +49,7 @@ impl<F: Exported> Slot<F> {
     pub const fn new() -> Self {
         Slot {
             live: RefCell::new(None),
-            states: RefCell::new(BTreeMap::new()),
+            states: RefCell::new(HashMap::with_hasher(BuildHasherDefault::new())),
         }
     }
 
@@ -35,7 +58,7 @@ impl<F: Exported> Slot<F> {
     /// # Errors
     /// The configuration can't be read, or the filter refuses it.
     pub fn configure(&self, config: &str) -> Result<Interests, ConfigError> {
-        let filter = F::new(read::<F::Config>(config)?)?;
+        let filter = F::new(config::read(config)?)?;
         let mut interests = F::INTERESTS;
         filter.interests(&mut interests);
         if size_of::<F::State>() > 0 {
@@ -53,10 +76,7 @@ impl<F: Exported> Slot<F> {
         if size_of::<F::State>() == 0 {
             return call(filter, &mut F::State::default());
         }
-        let mut state = self.states.borrow_mut().remove(&id).unwrap_or_default();
-        let flow = call(filter, &mut state);
-        self.states.borrow_mut().insert(id, state);
-        flow
+        call(filter, self.states.borrow_mut().entry(id).or_default())
     }
 
     pub fn request_head(&self, id: u64, end: bool) -> Flow {
@@ -108,116 +128,3 @@ impl<F: Exported> Slot<F> {
         self.states.borrow().len()
     }
 }
-
-/// Reads a configuration; an empty one is `{}`, and a type without fields takes that too.
-fn read<T: serde::de::DeserializeOwned>(config: &str) -> Result<T, ConfigError> {
-    let text = if config.trim().is_empty() {
-        "{}"
-    } else {
-        config
-    };
-    let error = match serde_json::from_str(text) {
-        Ok(config) => return Ok(config),
-        Err(error) => error,
-    };
-    match serde_json::from_str::<T>("null") {
-        Ok(config) if text.trim() == "{}" => Ok(config),
-        Ok(_) => Err("this filter takes no configuration".into()),
-        Err(_) => Err(error.to_string().into()),
-    }
-}
-
-/// The exports of a filter, as `wit-bindgen` wants them.
-#[cfg(target_arch = "wasm32")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __export_filter {
-    ($filter:ty, $manifest:expr) => {
-        #[used]
-        #[allow(unsafe_code, reason = "a custom section is data that no code refers to")]
-        #[unsafe(link_section = "tidegate:manifest")]
-        static SECTION: [u8; $manifest.len()] = $crate::schema::join::<{ $manifest.len() }>(&[$manifest]);
-
-        ::std::thread_local! {
-            static SLOT: $crate::runtime::Slot<$filter> = const { $crate::runtime::Slot::new() };
-        }
-
-        struct Callbacks;
-
-        impl $crate::bindings::exports::tidegate::filter::callbacks::Guest for Callbacks {
-            fn configure(
-                config: ::std::string::String,
-            ) -> ::core::result::Result<$crate::runtime::WitInterests, ::std::string::String> {
-                SLOT.with(|slot| slot.configure(&config))
-                    .map($crate::runtime::wit_interests)
-                    .map_err(|error| ::std::string::ToString::to_string(&error))
-            }
-            fn request_head(id: u64, end: bool) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.request_head(id, end)))
-            }
-            fn request_body(id: u64, length: u32, end: bool) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.request_body(id, length, end)))
-            }
-            fn request_trailers(id: u64) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.request_trailers(id)))
-            }
-            fn response_head(id: u64, end: bool) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.response_head(id, end)))
-            }
-            fn response_body(id: u64, length: u32, end: bool) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.response_body(id, length, end)))
-            }
-            fn response_trailers(id: u64) -> $crate::runtime::WitFlow {
-                $crate::runtime::wit_flow(SLOT.with(|slot| slot.response_trailers(id)))
-            }
-            fn log(id: u64) {
-                SLOT.with(|slot| slot.log(id));
-            }
-        }
-
-        $crate::bindings::export_callbacks!(Callbacks with_types_in $crate::bindings);
-    };
-}
-
-#[cfg(target_arch = "wasm32")]
-mod wit {
-    use crate::bindings::tidegate::filter::types as wit;
-    use crate::phase::{BodyMode, BodyWish, Flow, Interests, Overflow};
-
-    pub use wit::Flow as WitFlow;
-    pub use wit::Interests as WitInterests;
-
-    pub fn wit_flow(flow: Flow) -> WitFlow {
-        match flow {
-            Flow::Continue => WitFlow::Proceed,
-            Flow::Hold => WitFlow::Hold,
-            Flow::Answer => WitFlow::Answer,
-        }
-    }
-
-    pub fn wit_interests(interests: Interests) -> WitInterests {
-        WitInterests {
-            phases: wit::Phases::from_bits_truncate(interests.bits()),
-            request_body: wish(interests.request_body),
-            response_body: wish(interests.response_body),
-        }
-    }
-
-    fn wish(wish: BodyWish) -> wit::BodyWish {
-        wit::BodyWish {
-            mode: match wish.mode {
-                BodyMode::Stream => wit::BodyMode::Stream,
-                BodyMode::Whole => wit::BodyMode::Whole,
-                BodyMode::OnHold => wit::BodyMode::OnHold,
-            },
-            limit: wish.limit,
-            overflow: match wish.overflow {
-                Overflow::Refuse => wit::Overflow::Refuse,
-                Overflow::Stream => wit::Overflow::Stream,
-            },
-        }
-    }
-}
-
-#[cfg(target_arch = "wasm32")]
-pub use wit::{WitFlow, WitInterests, wit_flow, wit_interests};

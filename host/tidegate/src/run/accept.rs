@@ -44,18 +44,17 @@ pub(crate) struct DoorFigures {
 impl DoorFigures {
     pub(crate) fn new(registry: Arc<Registry>, worker: usize) -> Self {
         let owner = Owner::Worker(worker);
-        let counter = |name, help| {
-            registry
-                .counter(owner, name, help, &[])
-                .unwrap_or_default()
-        };
+        let counter = |name, help| registry.counter(owner, name, help, &[]).unwrap_or_default();
         DoorFigures {
             owner,
             accept_failures: counter(
                 "tidegate_accept_failures_total",
                 "Times that a connection could not be accepted for want of descriptors or memory.",
             ),
-            handshakes: counter("tidegate_tls_handshakes_total", "TLS handshakes that succeeded."),
+            handshakes: counter(
+                "tidegate_tls_handshakes_total",
+                "TLS handshakes that succeeded.",
+            ),
             registry,
         }
     }

@@ -124,7 +124,10 @@ fn route(
         path: PathPattern::parse(&route.path).map_err(wrong)?,
         methods: route.methods.clone(),
         headers: route.headers.clone(),
-        upstream: route.upstream.and_then(|index| upstreams.get(index)).cloned(),
+        upstream: route
+            .upstream
+            .and_then(|index| upstreams.get(index))
+            .cloned(),
         filters: route
             .filters
             .iter()

@@ -68,8 +68,8 @@ impl Control {
             report = first_look(&reader) => report?,
             () = told_to_end(&mut signals) => return Ok(ExitCode::SUCCESS),
         };
-        let crew = Crew::start(checked.server.workers, &shared, &bounds)
-            .map_err(system("threads"))?;
+        let crew =
+            Crew::start(checked.server.workers, &shared, &bounds).map_err(system("threads"))?;
         let mut control = Control {
             crew,
             listeners: Listeners::new()?,
@@ -321,9 +321,7 @@ fn begin(reader: &Arc<Mutex<Reader>>, how: Look, reach: Reach) -> JoinHandle<Rep
 }
 
 /// Waits for the look that runs. No report: it panicked, which was logged.
-async fn finished(
-    look: &mut Option<(Instant, JoinHandle<Report>)>,
-) -> (Instant, Option<Report>) {
+async fn finished(look: &mut Option<(Instant, JoinHandle<Report>)>) -> (Instant, Option<Report>) {
     match look {
         Some((began, running)) => (*began, running.await.ok()),
         None => std::future::pending().await,

@@ -180,9 +180,6 @@ mod tests {
         let text = probe("192.0.2.1:1".parse().unwrap())
             .unwrap_err()
             .to_string();
-        assert!(
-            text.starts_with("can't listen on 192.0.2.1:1: "),
-            "{text}"
-        );
+        assert!(text.starts_with("can't listen on 192.0.2.1:1: "), "{text}");
     }
 }

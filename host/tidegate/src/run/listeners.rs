@@ -135,7 +135,9 @@ impl Listeners {
 
     /// Where something listens.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = (Protocols, SocketAddr)> {
-        self.open.iter().map(|open| (open.key.protocols, open.address))
+        self.open
+            .iter()
+            .map(|open| (open.key.protocols, open.address))
     }
 }
 

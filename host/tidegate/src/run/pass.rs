@@ -71,6 +71,12 @@ pub(crate) enum Configuration {
     },
 }
 
+/// A configuration that may come into force.
+struct Candidate {
+    checked: Arc<Checked>,
+    fingerprint: [u8; 32],
+}
+
 impl Reader {
     /// Begins with a configuration that was read already; `file` is its file, if there is one.
     pub(crate) fn new(
@@ -125,7 +131,11 @@ impl Reader {
         let (candidate, mut configuration) = self.configuration(reach);
         let mut snapshot = None;
         let news;
-        if let Some((candidate, fingerprint)) = candidate {
+        if let Some(Candidate {
+            checked: candidate,
+            fingerprint,
+        }) = candidate
+        {
             news = self.filters.update(&candidate, look, reach, &self.tools);
             match build::snapshot(&candidate, self.filters.slots(&candidate)) {
                 Ok(built) => {
@@ -172,10 +182,7 @@ impl Reader {
     }
 
     /// Reads the configuration. Gives it, with its fingerprint, if it may come into force and says something new.
-    fn configuration(
-        &mut self,
-        reach: Reach,
-    ) -> (Option<(Arc<Checked>, [u8; 32])>, Configuration) {
+    fn configuration(&mut self, reach: Reach) -> (Option<Candidate>, Configuration) {
         if let Some(file) = &self.file
             && !file.exists()
         {
@@ -186,9 +193,8 @@ impl Reader {
             return (None, self.refused(vec![mistake], reach));
         }
         let outcome = config::load(&self.options, &Environment::Process);
-        let in_lines = |mistakes: &[Mistake]| -> Vec<String> {
-            mistakes.iter().map(Mistake::in_a_line).collect()
-        };
+        let in_lines =
+            |mistakes: &[Mistake]| -> Vec<String> { mistakes.iter().map(line).collect() };
         let Some(checked) = outcome.checked else {
             let mistakes: Vec<Mistake> = outcome
                 .mistakes
@@ -208,7 +214,10 @@ impl Reader {
         }
         let warnings = in_lines(&outcome.warnings);
         (
-            Some((Arc::new(checked), fingerprint)),
+            Some(Candidate {
+                checked: Arc::new(checked),
+                fingerprint,
+            }),
             Configuration::Changed { warnings },
         )
     }
@@ -225,8 +234,20 @@ fn strays(checked: &Checked, mistakes: &[Mistake]) -> Vec<String> {
     let is_told = |mistake: &&Mistake| match &mistake.scope {
         Scope::Whole => true,
         Scope::Filter(name) => checked.filters.iter().any(|filter| *filter.name == **name),
-        Scope::Plugin(plugin) => checked.filters.iter().any(|filter| filter.plugin == *plugin),
+        Scope::Plugin(plugin) => checked
+            .filters
+            .iter()
+            .any(|filter| filter.plugin == *plugin),
     };
     let strays = mistakes.iter().filter(|mistake| !is_told(mistake));
-    strays.map(Mistake::in_a_line).collect()
+    strays.map(line).collect()
+}
+
+/// A mistake for the log, with what to do about it.
+pub(crate) fn line(mistake: &Mistake) -> String {
+    let what = mistake.in_a_line();
+    match &mistake.help {
+        Some(help) => format!("{what}; {help}"),
+        None => what,
+    }
 }

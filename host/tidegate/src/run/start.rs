@@ -54,9 +54,14 @@ pub(crate) enum StartError {
     AccessLog { path: String, error: io::Error },
     /// No threads, no runtime, no signals.
     #[error("{what} can't be had: {error}")]
-    System { what: &'static str, error: io::Error },
+    System {
+        what: &'static str,
+        error: io::Error,
+    },
     /// A worker ended that should not have.
-    #[error("worker {0} ended; the process ends with it, since its connections would not be served")]
+    #[error(
+        "worker {0} ended; the process ends with it, since its connections would not be served"
+    )]
     Worker(usize),
     /// The first look at the filters failed in a way that no filter may cause.
     #[error("the filters can't be loaded")]
@@ -87,7 +92,9 @@ pub(crate) fn start(
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
     if checked.server.cache.is_none() {
-        tracing::warn!("compiled filters are not kept: there is no cache folder; starting may take longer");
+        tracing::warn!(
+            "compiled filters are not kept: there is no cache folder; starting may take longer"
+        );
     }
     let engine = Engine::new(EngineOptions {
         cache: checked.server.cache.clone(),
@@ -177,7 +184,11 @@ fn report_panics(registry: &Registry) {
         }
         let place = panic.location().map(ToString::to_string);
         let thread = std::thread::current();
-        tracing::error!(place, thread = thread.name(), "a panic: this is a mistake in tidegate; please report it");
+        tracing::error!(
+            place,
+            thread = thread.name(),
+            "a panic: this is a mistake in tidegate; please report it"
+        );
     }));
 }
 

@@ -85,9 +85,9 @@ impl Teller {
         let now = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let help = "When the configuration was last read again, by result, in seconds since 1970.";
         let labels = [("result", result)];
-        if let Ok(time) =
-            self.registry
-                .gauge("tidegate_reload_time_seconds", help, &labels)
+        if let Ok(time) = self
+            .registry
+            .gauge("tidegate_reload_time_seconds", help, &labels)
         {
             time.set(now.as_secs_f64());
         }

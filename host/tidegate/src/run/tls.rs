@@ -151,9 +151,8 @@ mod tests {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
         let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
-        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(
-            made.signing_key.serialize_der(),
-        ));
+        let private =
+            PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
         let provider = ring::default_provider();
         Arc::new(CertifiedKey::from_der(chain, private, &provider).unwrap())
     }
@@ -163,8 +162,7 @@ mod tests {
         let first = key(&["first.example"]);
         let second = key(&["second.example", "*.wild.example", "127.0.0.1"]);
         let third = key(&["second.example"]);
-        let certificates =
-            Certificates::new(vec![first.clone(), second.clone(), third]);
+        let certificates = Certificates::new(vec![first.clone(), second.clone(), third]);
         for (name, expected) in [
             (Some("first.example"), &first),
             (Some("second.example"), &second),

@@ -210,13 +210,7 @@ impl Watch {
     }
 
     /// Says whether a folder may have been replaced.
-    fn tell_one(
-        &self,
-        path: &Path,
-        sign: Option<Sign>,
-        settle: &mut Settle,
-        now: Instant,
-    ) -> bool {
+    fn tell_one(&self, path: &Path, sign: Option<Sign>, settle: &mut Settle, now: Instant) -> bool {
         // A folder itself, by the name that its events have.
         if self.armed.values().any(|armed| armed.called == path) {
             settle.stir(now);
@@ -273,8 +267,15 @@ impl Watch {
     /// The names by which events can concern what is wanted.
     fn name_all(&self) {
         let folders = self.armed.values().map(|armed| &armed.called);
-        let paths = self.wanted.files.iter().chain(folders).chain([&self.wanted.folder]);
-        let names = paths.filter_map(|path| path.file_name()).map(OsString::from);
+        let paths = self
+            .wanted
+            .files
+            .iter()
+            .chain(folders)
+            .chain([&self.wanted.folder]);
+        let names = paths
+            .filter_map(|path| path.file_name())
+            .map(OsString::from);
         self.names.store(Arc::new(names.collect()));
     }
 

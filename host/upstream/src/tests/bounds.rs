@@ -27,24 +27,40 @@ fn a_truncated_body_is_an_error_after_what_came() {
             let error = body.frame().await.unwrap().unwrap_err();
             assert!(matches!(error, BodyError::Broken(_)), "{error}");
             assert!(body.frame().await.is_none());
+            let line = "tidegate_upstream_failures_total{reason=\"truncated\",upstream=\"main\"} 1";
+            assert!(tester.counted(line));
         });
     }
 }
 
 #[test]
-fn what_is_no_http_is_an_invalid_response() {
-    for words in ["SSH-2.0-x\r\n\r\n", "HTTP/1.1 2x0 OK\r\n\r\n"] {
-        run(async {
-            let (listener, url) = listen("http").await;
-            let tester = Tester::new(&[url], |_| {});
-            tokio::task::spawn_local(answer_and_close(listener, words));
-            let error = tester.get().await.unwrap_err();
-            assert!(
-                matches!(error.kind, SendErrorKind::InvalidResponse),
-                "{error}"
-            );
+fn a_body_that_ends_with_its_connection_is_whole_only_if_that_was_not_reset() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |_| {});
+        let (read, was_read) = tokio::sync::oneshot::channel::<()>();
+        tokio::task::spawn_local(async move {
+            let words = "HTTP/1.1 200 OK\r\n\r\npart";
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, words).await;
+            drop(socket);
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, words).await;
+            was_read.await.unwrap();
+            socket2::SockRef::from(&socket)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
         });
-    }
+        assert_eq!(tester.get_text().await, "part");
+        let mut body = tester.get().await.unwrap().response.into_body();
+        let part = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(part, "part");
+        read.send(()).unwrap();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(matches!(error, BodyError::Broken(_)), "{error}");
+    });
 }
 
 #[test]
@@ -60,9 +76,50 @@ fn a_head_that_does_not_come_ends_the_connection() {
         let error = tester.get().await.unwrap_err();
         assert!(matches!(error.kind, SendErrorKind::HeadTimedOut), "{error}");
         assert!(upstream.await.unwrap().is_empty());
-        let line =
-            "tidegate_upstream_failures_total{reason=\"head_timeout\",upstream=\"main\"} 1";
+        let line = "tidegate_upstream_failures_total{reason=\"head_timeout\",upstream=\"main\"} 1";
         assert!(tester.counted(line));
+    });
+}
+
+#[test]
+fn a_head_that_comes_too_late_reaches_nobody() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |config| config.response_timeout = SHORT);
+        let (late, now) = tokio::sync::oneshot::channel();
+        tokio::task::spawn_local(async move {
+            let mut first = accept(&listener).await;
+            head(&mut first).await;
+            now.await.unwrap();
+            let _ = first.write_all(ok("late").as_bytes()).await;
+            let mut second = accept(&listener).await;
+            head(&mut second).await;
+            say(&mut second, &ok("next")).await;
+        });
+        let error = tester.get().await.unwrap_err();
+        assert!(matches!(error.kind, SendErrorKind::HeadTimedOut), "{error}");
+        late.send(()).unwrap();
+        assert_eq!(tester.get_text().await, "next");
+    });
+}
+
+#[test]
+fn interim_responses_are_passed_over_and_do_not_stop_the_clock() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |config| config.response_timeout = SHORT * 5);
+        tokio::task::spawn_local(async move {
+            let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, &(interim.repeat(3) + &ok("final"))).await;
+            head(&mut socket).await;
+            let flood = interim.repeat(100);
+            while socket.write_all(flood.as_bytes()).await.is_ok() {}
+        });
+        assert_eq!(tester.get_text().await, "final");
+        let error = tester.get().await.unwrap_err();
+        assert!(matches!(error.kind, SendErrorKind::HeadTimedOut), "{error}");
     });
 }
 
@@ -84,6 +141,49 @@ fn a_body_that_stalls_times_out_and_ends_the_connection() {
         let error = text(tester.get().await.unwrap()).await.unwrap_err();
         assert!(matches!(error, BodyError::TimedOut));
         upstream.await.unwrap();
+        let line = "tidegate_upstream_failures_total{reason=\"idle_timeout\",upstream=\"main\"} 1";
+        assert!(tester.counted(line));
+    });
+}
+
+#[test]
+fn a_body_that_comes_in_parts_may_take_longer_than_the_bound() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |config| config.idle_timeout = SHORT * 10);
+        tokio::task::spawn_local(async move {
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await;
+            for part in ["a", "b", "c", "d"] {
+                // The client has nothing to say: each pause is shorter than the bound, all of them are longer.
+                assert!(
+                    tokio::time::timeout(SHORT * 4, socket.read_u8())
+                        .await
+                        .is_err()
+                );
+                say(&mut socket, part).await;
+            }
+        });
+        assert_eq!(tester.get_text().await, "abcd");
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_no_stalling_upstream() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |config| config.idle_timeout = SHORT);
+        tokio::task::spawn_local(async move {
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, &ok("whole")).await;
+        });
+        let sent = tester.get().await.unwrap();
+        // Nobody reads for longer than the bound.
+        let silence = std::future::pending::<()>();
+        assert!(tokio::time::timeout(SHORT * 3, silence).await.is_err());
+        assert_eq!(text(sent).await.unwrap(), "whole");
     });
 }
 
@@ -151,28 +251,6 @@ fn a_request_body_that_breaks_off_is_not_the_upstreams_fault() {
         // The upstream must not take it for complete.
         let seen = upstream.await.unwrap();
         assert!(!seen.ends_with(b"0\r\n\r\n"));
-    });
-}
-
-#[test]
-fn an_early_answer_is_passed_on_and_its_connection_not_used_again() {
-    run(async {
-        let (listener, url) = listen("http").await;
-        let tester = Tester::new(&[url], |_| {});
-        let upstream = tokio::task::spawn_local(async move {
-            let mut first = accept(&listener).await;
-            head(&mut first).await;
-            say(&mut first, &ok("too much")).await;
-            let mut second = accept(&listener).await;
-            head(&mut second).await;
-            say(&mut second, &ok("next")).await;
-            closed(&mut first).await;
-        });
-        let body = Script(vec![Ok(Bytes::from_static(b"part"))]);
-        let sent = tester.send(Method::POST, Body::stream(body)).await.unwrap();
-        assert_eq!(text(sent).await.unwrap(), "too much");
-        assert_eq!(tester.get_text().await, "next");
-        upstream.await.unwrap();
     });
 }
 

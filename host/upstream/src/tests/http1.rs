@@ -70,6 +70,72 @@ fn a_connection_that_has_rested_too_long_is_closed_unasked() {
 }
 
 #[test]
+fn the_upstream_says_how_long_a_connection_lives() {
+    for fields in ["connection: close\r\n", "keep-alive: timeout=1\r\n"] {
+        run(async {
+            let (listener, url) = listen("http").await;
+            let tester = Tester::new(&[url], |_| {});
+            let upstream = tokio::task::spawn_local(async move {
+                let mut socket = accept(&listener).await;
+                head(&mut socket).await;
+                let answer =
+                    ok("one").replace("content-length", &format!("{fields}content-length"));
+                say(&mut socket, &answer).await;
+                closed(&mut socket).await
+            });
+            assert_eq!(tester.get_text().await, "one");
+            assert!(upstream.await.unwrap().is_empty());
+            assert_eq!(tester.client.pool().resting(), 0);
+        });
+    }
+}
+
+#[test]
+fn trailers_come_through_and_the_connection_is_used_again() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        let tester = Tester::new(&[url], |_| {});
+        tokio::task::spawn_local(async move {
+            let mut socket = accept(&listener).await;
+            assert!(head(&mut socket).await.contains("te: trailers\r\n"));
+            let words = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: sum\r\n\r\n\
+                         4\r\nbody\r\n0\r\nsum: 42\r\n\r\n";
+            say(&mut socket, words).await;
+            head(&mut socket).await;
+            say(&mut socket, &ok("next")).await;
+        });
+        let request = Request::get("/")
+            .header("host", "front.test")
+            .header("te", "trailers")
+            .body(Body::Empty)
+            .unwrap();
+        let sent = tester.client.send(&tester.upstream, request).await.unwrap();
+        let all = sent.response.into_body().collect().await.unwrap();
+        assert_eq!(all.trailers().unwrap()["sum"], "42");
+        assert_eq!(all.to_bytes(), "body");
+        assert_eq!(tester.get_text().await, "next");
+    });
+}
+
+#[test]
+fn a_name_is_resolved_and_all_its_addresses_are_tried() {
+    run(async {
+        let (listener, url) = listen("http").await;
+        // The name may have an IPv6 address too, where nobody listens.
+        let url = url.replace("127.0.0.1", "localhost");
+        let tester = Tester::new(std::slice::from_ref(&url), |_| {});
+        tokio::task::spawn_local(async move {
+            let mut socket = accept(&listener).await;
+            head(&mut socket).await;
+            say(&mut socket, &ok("found")).await;
+        });
+        let sent = tester.get().await.unwrap();
+        assert_eq!((&*sent.endpoint, sent.attempts), (&*url, 1));
+        assert_eq!(text(sent).await.unwrap(), "found");
+    });
+}
+
+#[test]
 fn who_refuses_is_passed_over_for_the_next() {
     run(async {
         let (listener, url) = listen("http").await;
@@ -87,7 +153,8 @@ fn who_refuses_is_passed_over_for_the_next() {
         assert_eq!((&*sent.endpoint, sent.attempts), (&*url, 2));
         assert_eq!(text(sent).await.unwrap(), "here");
         assert_eq!(&upstream.await.unwrap(), b"body");
-        let failures = "tidegate_upstream_failures_total{reason=\"connect_refused\",upstream=\"main\"} 1";
+        let failures =
+            "tidegate_upstream_failures_total{reason=\"connect_refused\",upstream=\"main\"} 1";
         assert!(tester.counted(failures), "{}", tester.registry.encode());
     });
 }

@@ -18,7 +18,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 /// Serves HTTP/2 on one connection and answers with what it was asked.
 pub(super) async fn serve<T>(io: T)
 where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+    T: AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| async move {
         assert_eq!(request.version(), Version::HTTP_2);
@@ -80,16 +80,63 @@ fn a_connection_that_went_away_is_replaced() {
 }
 
 #[test]
+fn an_upstream_that_takes_one_stream_at_a_time_serves_many_requests() {
+    run(async {
+        let (listener, url) = listen("h2c").await;
+        let tester = Tester::new(&[url], |_| {});
+        let most = std::rc::Rc::new(std::cell::Cell::new((0, 0)));
+        let seen = most.clone();
+        tokio::task::spawn_local(async move {
+            let service = service_fn(move |_: Request<Incoming>| {
+                let most = seen.clone();
+                async move {
+                    let (now, peak) = most.get();
+                    most.set((now + 1, peak.max(now + 1)));
+                    tokio::task::yield_now().await;
+                    let (now, peak) = most.get();
+                    most.set((now - 1, peak));
+                    Ok::<_, std::convert::Infallible>(Response::new(Body::full("fine")))
+                }
+            });
+            let io = TokioIo::new(accept(&listener).await);
+            let _ = hyper::server::conn::http2::Builder::new(Local)
+                .max_concurrent_streams(1)
+                .serve_connection(io, service)
+                .await;
+        });
+        // The first learns the bound; the others are held to it.
+        assert_eq!(tester.get_text().await, "fine");
+        let all = tokio::join!(
+            tester.get_text(),
+            tester.get_text(),
+            tester.get_text(),
+            tester.get_text()
+        );
+        assert!(
+            [all.0, all.1, all.2, all.3]
+                .iter()
+                .all(|word| word == "fine")
+        );
+        assert_eq!(most.get(), (0, 1));
+        assert!(tester.counted("tidegate_upstream_retries_total{upstream=\"main\"} 0"));
+    });
+}
+
+#[test]
 fn who_speaks_no_http2_is_an_error() {
     run(async {
         let (listener, url) = listen("h2c").await;
         let tester = Tester::new(&[url], |_| {});
         tokio::task::spawn_local(async move {
-            for _ in 0..2 {
-                let mut socket = accept(&listener).await;
-                say(&mut socket, "HTTP/1.1 400 Bad Request\r\n\r\n").await;
-            }
+            let mut socket = accept(&listener).await;
+            say(&mut socket, "HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            closed(&mut socket).await;
         });
-        assert!(tester.get().await.is_err());
+        let error = tester.get().await.unwrap_err();
+        let kind = &error.kind;
+        assert!(
+            matches!(kind, crate::SendErrorKind::InvalidResponse),
+            "{error}"
+        );
     });
 }

@@ -1,8 +1,12 @@
 //! The client against scripted upstreams: plain sockets that say exactly what a test wants them to say.
 
 mod bounds;
+mod early;
+mod frames;
 mod http1;
 mod http2;
+mod invalid;
+mod reload;
 mod stale;
 mod tls;
 
@@ -17,7 +21,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_core::metrics::Registry;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::{Client, SendError, Sent, Upstream, UpstreamConfig};
@@ -107,12 +111,17 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 /// A request's head as it stands on the wire.
-async fn head(socket: &mut TcpStream) -> String {
+async fn head<T: AsyncRead + Unpin>(socket: &mut T) -> String {
+    try_head(socket).await.unwrap()
+}
+
+/// The same from a client that may have left.
+async fn try_head<T: AsyncRead + Unpin>(socket: &mut T) -> std::io::Result<String> {
     let mut held = Vec::new();
     while !held.ends_with(b"\r\n\r\n") {
-        held.push(socket.read_u8().await.unwrap());
+        held.push(socket.read_u8().await?);
     }
-    String::from_utf8(held).unwrap()
+    Ok(String::from_utf8(held).unwrap())
 }
 
 async fn say(socket: &mut TcpStream, words: &str) {

@@ -79,8 +79,8 @@ impl Pages {
         let mut shown = view::view(checked);
         if let Some(shown) = shown.as_object_mut() {
             let listening = listening.iter();
-            let listening = listening
-                .map(|(kind, address)| json!({ "kind": kind.name(), "address": address }));
+            let listening =
+                listening.map(|(kind, address)| json!({ "kind": kind.name(), "address": address }));
             shown.insert("listening".to_owned(), listening.collect());
         }
         self.configuration.replace(rendered(&shown));

@@ -13,6 +13,7 @@ use super::{Reach, Tools};
 use crate::config;
 use crate::config::checked::{Allow, Filter, FilterLimits};
 use crate::load;
+use crate::run::pass::line;
 
 /// One filter's state.
 #[derive(Debug, Default)]
@@ -191,10 +192,7 @@ impl Entry {
             allow: filter.allow.clone(),
             limits: filter.limits,
         };
-        let runs = self
-            .live
-            .as_ref()
-            .is_some_and(|live| live.recipe == recipe);
+        let runs = self.live.as_ref().is_some_and(|live| live.recipe == recipe);
         if runs || !filter.used {
             let changed = !filter.used
                 && self.good.as_ref().map(|(digest, _)| digest) != Some(&recipe.digest);
@@ -291,9 +289,7 @@ impl Entry {
             filter: Arc::clone(&filter.name),
             file: filter.file.clone(),
             digest: Arc::clone(&recipe.digest),
-            version: compiled
-                .manifest()
-                .map(|manifest| manifest.version.clone()),
+            version: compiled.manifest().map(|manifest| manifest.version.clone()),
             replaced: self.live.is_some(),
         };
         self.trouble = None;
@@ -370,7 +366,7 @@ impl Attempt {
         if let Some(schema) = schema
             && let Some(mistake) = config::config_mistakes(filter, schema).first()
         {
-            return Err(in_file(filter, &mistake.in_a_line()));
+            return Err(in_file(filter, &line(mistake)));
         }
         load::load(&tools.engine, &self.compiled, filter, &tools.services)
             .map_err(|error| in_file(filter, &error.to_string()))
