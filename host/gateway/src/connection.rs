@@ -20,7 +20,7 @@ use tidegate_core::exchange::TlsFacts;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
-use crate::h1_guard::{Guard, Signals};
+use crate::h1_guard::{Guard, POISON, Signals};
 use crate::serve::{self, Connection};
 use crate::settings::Limits;
 use crate::worker::Worker;
@@ -139,7 +139,9 @@ impl Worker {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout.max(limits.idle_timeout))
-            .half_close(true)
+            // A client that closes its side while it waits is taken to have left, as nginx does it: waiting for a write to fail
+            // would keep the upstream at work for nobody.
+            .half_close(false)
             .max_headers(limits.max_fields.saturating_add(64))
             .max_buf_size(limits.max_head.max(8192).saturating_add(8192));
         let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
@@ -319,6 +321,8 @@ struct Guarded<IO> {
     prefix: Vec<u8>,
     given: usize,
     watch: Option<Watch>,
+    /// Whether the client broke the rules: behind the prefix, nothing comes any more.
+    poisoned: bool,
 }
 
 impl<IO> Guarded<IO> {
@@ -328,17 +332,27 @@ impl<IO> Guarded<IO> {
             prefix,
             given: 0,
             watch,
+            poisoned: false,
         }
     }
 
-    fn show(&mut self, bytes: &mut [u8]) {
+    /// Shows bytes to the guard and says how many of them may go on.
+    fn show(&mut self, bytes: &[u8]) -> usize {
         let Some((guard, signals)) = &mut self.watch else {
-            return;
+            return bytes.len();
         };
-        if !signals.is_off()
-            && let Err(found) = guard.inspect(bytes)
-        {
-            signals.found(found);
+        if signals.is_off() {
+            return bytes.len();
+        }
+        match guard.inspect(bytes) {
+            Ok(()) => bytes.len(),
+            Err((found, at)) => {
+                signals.found(found);
+                self.poisoned = true;
+                self.prefix = POISON.to_vec();
+                self.given = 0;
+                at
+            }
         }
     }
 }
@@ -356,10 +370,24 @@ impl<IO: AsyncRead + Unpin> Read for Guarded<IO> {
         if this.given < this.prefix.len() {
             let from = this.given;
             let to = this.prefix.len().min(from + cursor.remaining());
-            let mut piece = this.prefix.get(from..to).unwrap_or_default().to_vec();
+            let piece = this.prefix.get(from..to).unwrap_or_default().to_vec();
             this.given = to;
-            this.show(&mut piece);
-            cursor.put_slice(&piece);
+            let kept = if this.poisoned {
+                piece.len()
+            } else {
+                this.show(&piece)
+            };
+            cursor.put_slice(piece.get(..kept).unwrap_or_default());
+            if kept > 0 || !this.poisoned {
+                return Poll::Ready(Ok(()));
+            }
+            // Nothing of the piece may go on: the poison goes in its place.
+            let room = POISON.len().min(cursor.remaining());
+            cursor.put_slice(POISON.get(..room).unwrap_or_default());
+            this.given = this.prefix.len();
+            return Poll::Ready(Ok(()));
+        }
+        if this.poisoned {
             return Poll::Ready(Ok(()));
         }
         let mut room = [const { std::mem::MaybeUninit::<u8>::uninit() }; READ];
@@ -367,8 +395,14 @@ impl<IO: AsyncRead + Unpin> Read for Guarded<IO> {
         let mut buffer = ReadBuf::uninit(room.get_mut(..length).unwrap_or_default());
         match Pin::new(&mut this.io).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) => {
-                this.show(buffer.filled_mut());
-                cursor.put_slice(buffer.filled());
+                let filled = buffer.filled();
+                let kept = this.show(filled);
+                cursor.put_slice(filled.get(..kept).unwrap_or_default());
+                if this.poisoned {
+                    let room = POISON.len().min(cursor.remaining());
+                    cursor.put_slice(POISON.get(..room).unwrap_or_default());
+                    this.given = this.prefix.len();
+                }
                 Poll::Ready(Ok(()))
             }
             other => other,

@@ -65,6 +65,16 @@ pub(crate) fn request(
     if let Some(trailer) = &aside.trailer {
         fields.insert(header::TRAILER, trailer.clone());
     }
+    // Without a length, only this tells the client half that there is a body behind a method that seldom has one.
+    if aside.upgrade.is_none()
+        && !body.is_empty()
+        && http_body::Body::size_hint(&body).exact().is_none()
+    {
+        fields.insert(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        );
+    }
     let mut request = Request::new(body);
     *request.method_mut() = exchange.request.method.clone();
     *request.uri_mut() = Uri::from(exchange.request.target.clone());
@@ -78,7 +88,12 @@ pub(crate) fn host_of(upstream: &Upstream) -> Option<String> {
 }
 
 fn add_via(fields: &mut HeaderMap, name: &str, version: Version) -> Result<(), Failure> {
-    let ours = |element: &str| element.split_whitespace().nth(1) == Some(name);
+    let ours = |element: &str| {
+        element
+            .split_whitespace()
+            .nth(1)
+            .is_some_and(|known| known.eq_ignore_ascii_case(name))
+    };
     let seen = fields
         .get_all(header::VIA)
         .iter()

@@ -72,6 +72,10 @@ impl Violation {
     }
 }
 
+/// What the parser gets in place of a violation and all that follows it: it ends a head, so that the parser looks at once,
+/// and is no part of any message.
+pub(crate) const POISON: &[u8] = b"\0\r\n\r\n";
+
 /// The follower's state.
 #[derive(Debug)]
 pub(crate) struct Guard {
@@ -128,8 +132,9 @@ impl Guard {
         }
     }
 
-    /// Follows bytes that have come. On a violation, everything from the offending byte on is overwritten.
-    pub(crate) fn inspect(&mut self, bytes: &mut [u8]) -> Result<(), Violation> {
+    /// Follows bytes that have come. On a violation, it says which and where: what stands before may go to the parser, and
+    /// [`POISON`] in place of the rest.
+    pub(crate) fn inspect(&mut self, bytes: &[u8]) -> Result<(), (Violation, usize)> {
         let mut at = 0;
         while at < bytes.len() {
             let Some(rest) = bytes.get(at..) else { break };
@@ -145,11 +150,8 @@ impl Guard {
             match result {
                 Ok(taken) => at += taken.max(1),
                 Err(violation) => {
-                    if let Some(rest) = bytes.get_mut(at..) {
-                        rest.fill(0);
-                    }
                     self.state = State::Off;
-                    return Err(violation);
+                    return Err((violation, at));
                 }
             }
         }
@@ -184,6 +186,10 @@ impl Guard {
             .position(|byte| matches!(byte, b'\r' | b'\n' | 0));
         let taken = end.unwrap_or(bytes.len());
         head.bytes += taken;
+        // A fragment is the client's own business (RFC 9112 section 3.2); the parser would cut it off in silence.
+        if head.lines == 0 && bytes.iter().take(taken).any(|byte| *byte == b'#') {
+            return Err(Violation::Line);
+        }
         if head.bytes > self.max_head {
             return Err(Violation::TooLarge);
         }
@@ -379,12 +385,12 @@ mod tests {
     fn inspect(text: &str) -> Result<bool, Violation> {
         let run = |cut: usize| {
             let mut guard = Guard::new(4096);
-            let mut bytes = text.as_bytes().to_vec();
-            let (one, two) = bytes.split_at_mut(cut);
+            let (one, two) = text.as_bytes().split_at(cut);
             guard
                 .inspect(one)
                 .and_then(|()| guard.inspect(two))
                 .map(|()| guard.state == State::Head)
+                .map_err(|(violation, _)| violation)
         };
         let whole = run(0);
         for cut in 1..text.len() {
@@ -413,6 +419,7 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_a_violation() {
         for (text, violation) in [
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Violation::Line),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", Violation::Line),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", Violation::Line),
             ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", Violation::Line),
@@ -479,12 +486,10 @@ mod tests {
     }
 
     #[test]
-    fn the_offending_bytes_are_overwritten_before_the_head_is_whole() {
-        let mut guard = Guard::new(4096);
-        let mut bytes =
-            b"POST / HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-                .to_vec();
-        assert!(guard.inspect(&mut bytes).is_err());
-        assert!(!bytes.windows(4).any(|four| four == b"\r\n\r\n"));
+    fn what_goes_to_the_parser_before_a_violation_is_no_whole_head() {
+        let text =
+            b"POST / HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        let (_, at) = Guard::new(4096).inspect(text).unwrap_err();
+        assert!(!text[..at].windows(4).any(|four| four == b"\r\n\r\n"));
     }
 }

@@ -59,7 +59,11 @@ impl Live {
     fn filter_of(&self, slot: &FilterSlot) -> Option<Rc<dyn Filter>> {
         let module = slot.module.as_ref()?;
         let same = |filter: &&LiveFilter| {
-            filter.slot.module.as_ref().is_some_and(|held| Arc::ptr_eq(held, module))
+            filter
+                .slot
+                .module
+                .as_ref()
+                .is_some_and(|held| Arc::ptr_eq(held, module))
         };
         let filter = self.filters.iter().find(same)?;
         filter.filter.borrow().clone()

@@ -1,7 +1,7 @@
 //! Reads a configuration and says where in it a mistake is. Knows JSON's brackets and keys; what may stand in them is serde's.
 
 use serde::de::value::UnitDeserializer;
-use serde::de::{Deserialize, DeserializeOwned, Error as _};
+use serde::de::DeserializeOwned;
 
 use crate::filter::ConfigError;
 use crate::schema::ConfigSchema;
@@ -23,7 +23,9 @@ pub(crate) fn read<T: DeserializeOwned + ConfigSchema>(text: &str) -> Result<T, 
 
 /// Whether there is nothing in a configuration: no text, `{}` or `null`.
 fn is_nothing(text: &str) -> bool {
-    let inside = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let inside = text
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
     text.is_empty() || text == "null" || inside.is_some_and(|inside| inside.trim_ascii().is_empty())
 }
 
@@ -36,15 +38,31 @@ fn explain(text: &str, error: &serde_json::Error) -> String {
     let place = format!(" at line {} column {}", error.line(), error.column());
     let what = whole.strip_suffix(&place).unwrap_or(&whole);
     let path = path_at(text, offset(text, error.line(), error.column()));
-    // A value that is read in full before it is tried is told of when its object is at its end, where a key is missing too.
-    let path = if what.starts_with("missing field") || path.closed.is_empty() { path.open } else { path.closed };
-    if path.is_empty() { what.to_owned() } else { format!("`{path}`: {what}") }
+    // A value that is read in full before it is tried is told of when the object or list around it has ended; what is about
+    // that object or list itself is told of there too.
+    let about_whole = what.starts_with("missing field") || what.starts_with("invalid length");
+    let path = if about_whole || path.closed.is_empty() {
+        path.open
+    } else {
+        path.closed
+    };
+    if path.is_empty() {
+        what.to_owned()
+    } else {
+        format!("`{path}`: {what}")
+    }
 }
 
 /// The byte at which a line's column stands. There is no line 0: such an error has no place.
 fn offset(text: &str, line: usize, column: usize) -> usize {
-    let Some(before) = line.checked_sub(1) else { return 0 };
-    text.split_inclusive('\n').take(before).map(str::len).sum::<usize>() + column
+    let Some(before) = line.checked_sub(1) else {
+        return 0;
+    };
+    text.split_inclusive('\n')
+        .take(before)
+        .map(str::len)
+        .sum::<usize>()
+        + column
 }
 
 /// Where a byte stands: the path of the value there and, if an object or list has just ended, that of its last value.
@@ -101,7 +119,10 @@ fn path_at(text: &str, end: usize) -> Path {
             _ => {}
         }
     }
-    Path { open: render(&steps), closed }
+    Path {
+        open: render(&steps),
+        closed,
+    }
 }
 
 /// What stands before a string's closing quote.
@@ -145,6 +166,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+    #[expect(dead_code, reason = "read for its mistakes only")]
     struct Rules {
         #[serde(default)]
         set: BTreeMap<String, String>,
@@ -157,6 +179,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "read for its mistakes only")]
     struct Entry {
         name: String,
         inner: Option<Box<Rules>>,
@@ -164,6 +187,7 @@ mod tests {
 
     #[derive(Debug, Deserialize)]
     #[serde(untagged)]
+    #[expect(dead_code, reason = "read for its mistakes only")]
     enum Either {
         Text(String),
         Table(Entry),
@@ -174,27 +198,52 @@ mod tests {
     }
 
     fn refusal(text: &str) -> String {
-        let error = read::<Rules>(text).unwrap_err().to_string();
-        println!("{text} -> {error}");
-        error
+        read::<Rules>(text).unwrap_err().to_string()
     }
 
     #[test]
     fn a_mistake_is_told_with_the_path_of_its_key() {
         for (text, beginning) in [
-            (r#"{"set":{"x-a":1}}"#, "`set.x-a`: invalid type: integer `1`"),
-            (r#"{"set":{"x-a":"b","x-c":[1]}}"#, "`set.x-c`: invalid type: sequence"),
-            (r#"{ "set" : { "x-a" : true , "x-b" : "" } }"#, "`set.x-a`: invalid type: boolean"),
-            (r#"{"list":[{"name":"a"},{"name":7}]}"#, "`list[1].name`: invalid type: integer"),
-            (r#"{"list":[{"name":"a"},{}]}"#, "`list[1]`: missing field `name`"),
-            (r#"{"list":[{"name":"a","nam":1}]}"#, "`list[0]`: unknown field `nam`"),
-            (r#"{"list":[{"name":"a","inner":{"some-number":300}}]}"#, "`list[0].inner.some-number`: invalid value"),
+            (
+                r#"{"set":{"x-a":1}}"#,
+                "`set.x-a`: invalid type: integer `1`",
+            ),
+            (
+                r#"{"set":{"x-a":"b","x-c":[1]}}"#,
+                "`set.x-c`: invalid type: sequence",
+            ),
+            (
+                r#"{ "set" : { "x-a" : true , "x-b" : "" } }"#,
+                "`set.x-a`: invalid type: boolean",
+            ),
+            (
+                r#"{"list":[{"name":"a"},{"name":7}]}"#,
+                "`list[1].name`: invalid type: integer",
+            ),
+            (
+                r#"{"list":[{"name":"a"},{}]}"#,
+                "`list[1]`: missing field `name`",
+            ),
+            (
+                r#"{"list":[{"name":"a","nam":1}]}"#,
+                "`list[0]`: unknown field `nam`",
+            ),
+            (
+                r#"{"list":[{"name":"a","inner":{"some-number":300}}]}"#,
+                "`list[0].inner.some-number`: invalid value",
+            ),
             (r#"{"either":{"name":1}}"#, "`either`: data did not match"),
             (r#"{"either":5,"set":{}}"#, "`either`: data did not match"),
-            ("{\"set\":\n{\"a\\\"]b\":\n\"c\", \"d\":\n null}}", "`set.d`: invalid type: null"),
+            (
+                "{\"set\":\n{\"a\\\"]b\":\n\"c\", \"d\":\n null}}",
+                "`set.d`: invalid type: null",
+            ),
             (r#"{"sett":{}}"#, "unknown field `sett`, expected one of"),
-            ("[]x", "the configuration is no JSON"),
-            (r#""text""#, "invalid type: string \"text\", expected struct"),
+            ("{}x", "the configuration is no JSON"),
+            (
+                r#""text""#,
+                "invalid type: string \"text\", expected struct",
+            ),
             (r#"{"set":{}"#, "the configuration is no JSON: EOF"),
         ] {
             let error = refusal(text);

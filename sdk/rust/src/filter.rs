@@ -97,6 +97,8 @@ pub trait Filter: Sized + 'static {
 
 /// What [`#[filter]`](macro@crate::filter) finds out about a filter; not written by hand.
 pub trait Exported: Filter {
-    /// The phases that were written.
+    /// The phases that were written, and how bodies are taken.
     const INTERESTS: Interests;
+    /// What the filter says of itself, as JSON: the custom section `tidegate:manifest` of its module.
+    const MANIFEST: &'static str;
 }

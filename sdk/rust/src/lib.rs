@@ -43,6 +43,10 @@ pub mod bindings {
         default_bindings_module: "tidegate_sdk::bindings",
     });
 }
+mod config;
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub mod export;
 mod filter;
 mod host;
 mod phase;
@@ -79,10 +83,11 @@ pub mod prelude {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! export_filter {
-    ($filter:ty, $manifest:expr) => {
+    ($filter:ty) => {
         #[cfg(target_arch = "wasm32")]
-        $crate::__export_filter!($filter, $manifest);
+        $crate::__export_filter!($filter);
+        // Elsewhere the manifest is made all the same, so that a mistake in it is found wherever the filter is built.
         #[cfg(not(target_arch = "wasm32"))]
-        const _: &str = $manifest;
+        const _: &str = <$filter as $crate::Exported>::MANIFEST;
     };
 }

@@ -35,7 +35,9 @@ impl Hasher for Spread {
 
     fn write_u64(&mut self, id: u64) {
         // The table looks at the highest and at the lowest bits.
-        self.0 = (self.0 ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(32);
+        self.0 = (self.0 ^ id)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(32);
     }
 }
 

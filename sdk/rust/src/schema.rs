@@ -18,6 +18,15 @@ use std::collections::{BTreeMap, HashMap};
 pub trait ConfigSchema {
     /// The schema, as JSON.
     const SCHEMA: &'static str;
+
+    /// Whether this is the type of a filter that takes no configuration.
+    #[doc(hidden)]
+    const TAKES_NOTHING: bool = false;
+}
+
+impl ConfigSchema for () {
+    const SCHEMA: &'static str = "{\"type\":\"object\",\"additionalProperties\":false}";
+    const TAKES_NOTHING: bool = true;
 }
 
 macro_rules! plain {
@@ -27,7 +36,6 @@ macro_rules! plain {
 }
 
 plain! {
-    () => "{\"type\":\"object\",\"additionalProperties\":false}",
     bool => "{\"type\":\"boolean\"}",
     String => "{\"type\":\"string\"}",
     f32 => "{\"type\":\"number\"}",

@@ -143,18 +143,18 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
                     #request_wish,
                     #response_wish,
                 );
+
+                const MANIFEST: &'static str = ::tidegate_sdk::schema::concat!(
+                    "{\"name\":", ::tidegate_sdk::schema::quote!(#name),
+                    ",\"version\":", ::tidegate_sdk::schema::quote!(#version),
+                    ",\"description\":", ::tidegate_sdk::schema::quote!(#description),
+                    ",\"contract\":\"0.1.0\",\"config-schema\":",
+                    <<#this as ::tidegate_sdk::Filter>::Config as ::tidegate_sdk::ConfigSchema>::SCHEMA,
+                    ",\"capabilities\":[", #(#capabilities)* "]}",
+                );
             }
 
-            const MANIFEST: &str = ::tidegate_sdk::schema::concat!(
-                "{\"name\":", ::tidegate_sdk::schema::quote!(#name),
-                ",\"version\":", ::tidegate_sdk::schema::quote!(#version),
-                ",\"description\":", ::tidegate_sdk::schema::quote!(#description),
-                ",\"contract\":\"0.1.0\",\"config-schema\":",
-                <<#this as ::tidegate_sdk::Filter>::Config as ::tidegate_sdk::ConfigSchema>::SCHEMA,
-                ",\"capabilities\":[", #(#capabilities)* "]}",
-            );
-
-            ::tidegate_sdk::export_filter!(#this, MANIFEST);
+            ::tidegate_sdk::export_filter!(#this);
         };
     })
 }
