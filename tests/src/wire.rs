@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::wait::within;
+use crate::wait::{patience, within};
 
 /// How the other side ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,6 +303,16 @@ impl Wire {
     pub async fn rest(&mut self) -> String {
         let (bytes, _) = self.read_to_end().await;
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// As [`rest`](Self::rest), for a connection that may stay open though it should not: then the text says so at
+    /// its end.
+    pub async fn rest_or_open(&mut self) -> String {
+        let open = tokio::time::timeout(patience() / 4, self.rest()).await;
+        open.unwrap_or_else(|_| {
+            let came = std::mem::take(&mut self.buffer);
+            format!("{} (still open)", String::from_utf8_lossy(&came))
+        })
     }
 
     /// Whether nothing comes for a moment. For what must not happen there is no condition to wait for.

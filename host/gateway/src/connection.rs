@@ -25,6 +25,9 @@ use crate::serve::{self, Connection};
 use crate::settings::Limits;
 use crate::worker::Worker;
 
+/// How long an HTTP/2 client without streams may take to answer GOAWAY.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -103,11 +106,16 @@ impl Worker {
             signals: Arc::clone(&signals),
         });
         if http2 {
-            self.http2(Guarded::new(io, prefix, None), connection, &limits, drain)
-                .await;
+            self.http2(
+                Guarded::new(io, prefix, None, limits.body_idle_timeout),
+                connection,
+                &limits,
+                drain,
+            )
+            .await;
         } else {
-            let guard = Guard::new(limits.max_head);
-            let io = Guarded::new(io, prefix, Some((guard, signals)));
+            let guard = Guard::new();
+            let io = Guarded::new(io, prefix, Some((guard, signals)), limits.body_idle_timeout);
             self.http1(io, connection, &limits, drain).await;
         }
     }
@@ -139,11 +147,11 @@ impl Worker {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout.max(limits.idle_timeout))
-            // A client that closes its side while it waits is taken to have left, as nginx does it: waiting for a write to fail
-            // would keep the upstream at work for nobody.
+            // A client that sends no more still gets its answer: `Guarded` keeps the end of its stream back until then, and
+            // passes a reset on at once.
             .half_close(false)
             .max_headers(limits.max_fields.saturating_add(64))
-            .max_buf_size(limits.max_head.max(8192).saturating_add(8192));
+            .max_buf_size(limits.max_head.max(8192));
         let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
         let result = loop {
             tokio::select! {
@@ -219,6 +227,8 @@ impl Worker {
                     shutting = true;
                     served.as_mut().graceful_shutdown();
                 }
+                // Whoever does not answer the farewell is left without.
+                () = activity.idle_for(FAREWELL), if shutting => return,
             }
         }
     }
@@ -323,16 +333,48 @@ struct Guarded<IO> {
     watch: Option<Watch>,
     /// Whether the client broke the rules: behind the prefix, nothing comes any more.
     poisoned: bool,
+    /// How long a client may take nothing of what is sent, and since when it does.
+    patience: Duration,
+    stuck: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl<IO> Guarded<IO> {
-    fn new(io: IO, prefix: Vec<u8>, watch: Option<Watch>) -> Self {
+    fn new(io: IO, prefix: Vec<u8>, watch: Option<Watch>, patience: Duration) -> Self {
         Guarded {
             io,
             prefix,
             given: 0,
             watch,
             poisoned: false,
+            patience,
+            stuck: None,
+        }
+    }
+
+    /// Whether the client has sent its whole request and not got its whole answer.
+    fn waits_for_answer(&self) -> bool {
+        self.watch.as_ref().is_some_and(|(guard, signals)| {
+            !signals.is_off() && signals.is_busy() && guard.in_head()
+        })
+    }
+
+    /// Passes a write's outcome on, unless the client has taken nothing for too long.
+    fn patiently<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            self.stuck = None;
+            return outcome;
+        }
+        let patience = self.patience;
+        let stuck = self
+            .stuck
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        match stuck.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
         }
     }
 
@@ -396,6 +438,10 @@ impl<IO: AsyncRead + Unpin> Read for Guarded<IO> {
         match Pin::new(&mut this.io).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(())) => {
                 let filled = buffer.filled();
+                if filled.is_empty() && this.waits_for_answer() {
+                    // The exchange's end polls again and finds the end of the stream.
+                    return Poll::Pending;
+                }
                 let kept = this.show(filled);
                 cursor.put_slice(filled.get(..kept).unwrap_or_default());
                 if this.poisoned {
@@ -416,7 +462,9 @@ impl<IO: AsyncWrite + Unpin> Write for Guarded<IO> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.patiently(cx, outcome)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -436,7 +484,9 @@ impl<IO: AsyncWrite + Unpin> Write for Guarded<IO> {
         cx: &mut Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, pieces)
+        let this = self.get_mut();
+        let outcome = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
+        this.patiently(cx, outcome)
     }
 }
 

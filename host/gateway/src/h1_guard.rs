@@ -4,13 +4,14 @@
 //!
 //! It must agree with the parser on where a body ends. Where it can't know any more (an upgrade), it stops looking.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 /// What the guard of a connection and those who serve it tell each other.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     off: AtomicBool,
     violation: AtomicU8,
+    under_way: AtomicUsize,
 }
 
 impl Signals {
@@ -21,6 +22,21 @@ impl Signals {
 
     pub(crate) fn is_off(&self) -> bool {
         self.off.load(Ordering::Relaxed)
+    }
+
+    /// An exchange begins.
+    pub(crate) fn enter(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An exchange has ended.
+    pub(crate) fn leave(&self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether an exchange is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
     }
 
     pub(crate) fn found(&self, violation: Violation) {
@@ -47,27 +63,23 @@ pub(crate) enum Violation {
     Length,
     /// A chunk's size line that is not plain.
     Chunk,
-    /// A head over the bound.
-    TooLarge,
 }
 
 impl Violation {
-    const ALL: [Violation; 5] = [
+    const ALL: [Violation; 4] = [
         Violation::Line,
         Violation::Framing,
         Violation::Length,
         Violation::Chunk,
-        Violation::TooLarge,
     ];
 
     /// The reason in the metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
-            Violation::Line => "line",
+            Violation::Line => "framing",
             Violation::Framing => "framing",
-            Violation::Length => "length",
-            Violation::Chunk => "chunk",
-            Violation::TooLarge => "header_too_large",
+            Violation::Length => "framing",
+            Violation::Chunk => "framing",
         }
     }
 }
@@ -81,7 +93,6 @@ pub(crate) const POISON: &[u8] = b"\0\r\n\r\n";
 pub(crate) struct Guard {
     state: State,
     head: Head,
-    max_head: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +121,6 @@ enum State {
 /// What is known of the head so far.
 #[derive(Debug, Default)]
 struct Head {
-    bytes: usize,
     lines: usize,
     cr: bool,
     /// The beginning of the line; long enough for the names that matter and their values.
@@ -124,11 +134,10 @@ struct Head {
 const KEPT: usize = 64;
 
 impl Guard {
-    pub(crate) fn new(max_head: usize) -> Self {
+    pub(crate) fn new() -> Self {
         Guard {
             state: State::Head,
             head: Head::default(),
-            max_head,
         }
     }
 
@@ -158,6 +167,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether no body is on its way.
+    pub(crate) fn in_head(&self) -> bool {
+        self.state == State::Head
+    }
+
     fn skip(&mut self, left: u64, have: usize, with: fn(u64) -> State) -> usize {
         let taken = left.min(have as u64);
         let left = left - taken;
@@ -177,7 +191,6 @@ impl Guard {
                 return Err(Violation::Line);
             }
             head.cr = false;
-            head.bytes += 1;
             self.end_line()?;
             return Ok(1);
         }
@@ -185,13 +198,9 @@ impl Guard {
             .iter()
             .position(|byte| matches!(byte, b'\r' | b'\n' | 0));
         let taken = end.unwrap_or(bytes.len());
-        head.bytes += taken;
         // A fragment is the client's own business (RFC 9112 section 3.2); the parser would cut it off in silence.
         if head.lines == 0 && bytes.iter().take(taken).any(|byte| *byte == b'#') {
             return Err(Violation::Line);
-        }
-        if head.bytes > self.max_head {
-            return Err(Violation::TooLarge);
         }
         let room = KEPT.saturating_sub(head.line.len());
         head.line
@@ -200,7 +209,6 @@ impl Guard {
             None => Ok(taken),
             Some(b'\r') => {
                 head.cr = true;
-                head.bytes += 1;
                 Ok(taken + 1)
             }
             Some(_) => Err(Violation::Line),
@@ -384,7 +392,7 @@ mod tests {
     /// Feeds a stream whole and cut at every byte; all must say the same.
     fn inspect(text: &str) -> Result<bool, Violation> {
         let run = |cut: usize| {
-            let mut guard = Guard::new(4096);
+            let mut guard = Guard::new();
             let (one, two) = text.as_bytes().split_at(cut);
             guard
                 .inspect(one)
@@ -479,17 +487,13 @@ mod tests {
         ] {
             assert_eq!(inspect(text), Err(violation), "{text:?}");
         }
-        assert_eq!(
-            inspect(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(5000))),
-            Err(Violation::TooLarge)
-        );
     }
 
     #[test]
     fn what_goes_to_the_parser_before_a_violation_is_no_whole_head() {
         let text =
             b"POST / HTTP/1.1\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
-        let (_, at) = Guard::new(4096).inspect(text).unwrap_err();
+        let (_, at) = Guard::new().inspect(text).unwrap_err();
         assert!(!text[..at].windows(4).any(|four| four == b"\r\n\r\n"));
     }
 }

@@ -50,6 +50,16 @@ pub(crate) fn read(
     {
         return Err(ClientFault::TargetTooLong);
     }
+    let size = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4);
+    if size.sum::<usize>() > settings.limits.max_head {
+        return Err(ClientFault::TooManyFields);
+    }
+    if uri.scheme().is_none() && uri.authority().is_some() && version < Version::HTTP_2 {
+        // An authority alone is a target for CONNECT only (RFC 9112 section 3.2.3).
+        return Err(ClientFault::Path);
+    }
     check_framing(&fields, version)?;
     check_expectation(&fields)?;
     let authority = authority(&uri, &fields, version)?;
@@ -170,7 +180,7 @@ fn target(
     if written == "*" || written.is_empty() {
         // `OPTIONS *` (RFC 9110 section 9.3.7) is about the server as a whole: it is routed as its root. An absolute
         // target without a path means the root too.
-        let root = *method == Method::OPTIONS || (written.is_empty() && uri.authority().is_some());
+        let root = *method == Method::OPTIONS || (written.is_empty() && uri.scheme().is_some());
         return if root {
             Ok(PathAndQuery::from_static("/"))
         } else {

@@ -67,6 +67,7 @@ pub(crate) async fn serve(
 /// One exchange with what the log wants to know of it. Dropping it ends the exchange.
 struct Journey {
     chain: Rc<Chain>,
+    signals: Arc<Signals>,
     began: Instant,
     route: Cell<Option<usize>>,
     sent: RefCell<Sent>,
@@ -102,6 +103,7 @@ impl Journey {
         connection: &Connection,
         request: Request<Incoming>,
     ) -> (Journey, Result<(Body, Aside), Failure>) {
+        connection.signals.enter();
         let settings = &worker.shared.settings;
         let (mut parts, incoming) = request.into_parts();
         let peer = connection.peer.ip();
@@ -152,6 +154,7 @@ impl Journey {
         });
         let journey = Journey {
             chain: Rc::new(Chain::new(Rc::clone(&worker), live, exchange)),
+            signals: Arc::clone(&connection.signals),
             began: Instant::now(),
             route: Cell::new(index),
             sent: RefCell::default(),
@@ -369,6 +372,7 @@ impl Ending for Journey {
 
 impl Drop for Journey {
     fn drop(&mut self) {
+        self.signals.leave();
         let worker = Rc::clone(&self.chain.worker);
         let end = self.end.take();
         let exchange_status = self

@@ -332,12 +332,21 @@ async fn a_client_that_leaves_ends_the_request_at_the_upstream() {
 async fn a_client_that_sends_no_more_still_gets_its_answer() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::before(&upstream).start().await;
-    let mut wire = gateway.wire().await;
-    wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok")
-        .await;
-    wire.finish().await;
-    let reply = wire.read_message().await;
-    assert_eq!(reply.status(), 200);
+    for request in [
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok",
+        "GET / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n",
+    ] {
+        // The end may be seen with the request or behind it.
+        for _ in 0..20 {
+            let mut wire = gateway.wire().await;
+            wire.send(request).await;
+            wire.finish().await;
+            let reply = wire.read_message().await;
+            let expected = if request.contains("%00") { 400 } else { 200 };
+            assert_eq!(reply.status(), expected, "{request:?}");
+        }
+    }
 }
 
 #[tokio::test]

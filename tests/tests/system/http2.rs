@@ -401,17 +401,18 @@ async fn who_opens_a_connection_and_no_stream_is_sent_away() {
         .toml("[server.limits]\nheader-timeout = \"300ms\"\nidle-timeout = \"300ms\"")
         .start()
         .await;
-    // No stream at all.
-    let mut wire = gateway.wire().await;
-    let mut bytes = PREFACE.to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &[]));
-    wire.send(&bytes).await;
-    wire.read_to_end().await;
-    // A head that never ends.
-    let mut wire = gateway.wire().await;
-    bytes.extend(frame(HEADERS, END_STREAM, 1, &block(&GOOD[..2])));
-    wire.send(&bytes).await;
-    wire.read_to_end().await;
+    let mut opening = PREFACE.to_vec();
+    opening.extend(frame(SETTINGS, 0, 0, &[]));
+    let begun = frame(HEADERS, END_STREAM, 1, &block(&GOOD[..2]));
+    for (name, bytes) in [
+        ("no stream at all", opening.clone()),
+        ("a head that never ends", [opening, begun].concat()),
+    ] {
+        let mut wire = gateway.wire().await;
+        wire.send(&bytes).await;
+        let rest = wire.rest_or_open().await;
+        assert!(!rest.ends_with("(still open)"), "{name}: {rest:?}");
+    }
     assert_eq!(upstream.requests(), 0);
 }
 

@@ -72,7 +72,7 @@ async fn a_response_that_nobody_takes_is_given_up() {
         let response = client.start(get("/large")).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         // Nothing of the body is taken.
-        until("the response to be given up", async || {
+        until(&format!("response {number} to be given up"), async || {
             given_up.load(Ordering::SeqCst) == number + 1
         })
         .await;

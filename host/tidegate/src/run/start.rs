@@ -91,9 +91,10 @@ pub(crate) fn start(
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
-    if checked.server.cache.is_none() {
+    let homeless = |name: &str| std::env::var_os(name).is_none_or(|it| it.is_empty());
+    if checked.server.cache.is_none() && homeless("HOME") && homeless("XDG_CACHE_HOME") {
         tracing::warn!(
-            "compiled filters are not kept: there is no cache folder; starting may take longer"
+            "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
         );
     }
     let engine = Engine::new(EngineOptions {
