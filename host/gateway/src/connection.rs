@@ -354,7 +354,7 @@ impl<IO> Guarded<IO> {
     /// Whether the client has sent its whole request and not got its whole answer.
     fn waits_for_answer(&self) -> bool {
         self.watch.as_ref().is_some_and(|(guard, signals)| {
-            !signals.is_off() && signals.is_busy() && guard.in_head()
+            !signals.is_off() && guard.whole().is_some_and(|whole| whole > signals.ended())
         })
     }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 pub(crate) struct Signals {
     off: AtomicBool,
     violation: AtomicU8,
-    under_way: AtomicUsize,
+    ended: AtomicUsize,
 }
 
 impl Signals {
@@ -24,19 +24,14 @@ impl Signals {
         self.off.load(Ordering::Relaxed)
     }
 
-    /// An exchange begins.
-    pub(crate) fn enter(&self) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// An exchange has ended.
     pub(crate) fn leave(&self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether an exchange is under way.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
+    /// How many exchanges have ended.
+    pub(crate) fn ended(&self) -> usize {
+        self.ended.load(Ordering::Relaxed)
     }
 
     pub(crate) fn found(&self, violation: Violation) {
@@ -93,6 +88,7 @@ pub(crate) const POISON: &[u8] = b"\0\r\n\r\n";
 pub(crate) struct Guard {
     state: State,
     head: Head,
+    heads: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +134,7 @@ impl Guard {
         Guard {
             state: State::Head,
             head: Head::default(),
+            heads: 0,
         }
     }
 
@@ -167,9 +164,9 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether no body is on its way.
-    pub(crate) fn in_head(&self) -> bool {
-        self.state == State::Head
+    /// How many requests have come whole; none if one is on its way.
+    pub(crate) fn whole(&self) -> Option<usize> {
+        (self.state == State::Head && self.head.lines == 0).then_some(self.heads)
     }
 
     fn skip(&mut self, left: u64, have: usize, with: fn(u64) -> State) -> usize {
@@ -235,6 +232,7 @@ impl Guard {
         }
         let length = head.length.unwrap_or(0);
         self.head = Head::default();
+        self.heads += 1;
         self.state = match (chunked, length) {
             (true, _) => State::Size {
                 size: 0,

@@ -103,7 +103,6 @@ impl Journey {
         connection: &Connection,
         request: Request<Incoming>,
     ) -> (Journey, Result<(Body, Aside), Failure>) {
-        connection.signals.enter();
         let settings = &worker.shared.settings;
         let (mut parts, incoming) = request.into_parts();
         let peer = connection.peer.ip();

@@ -1,7 +1,7 @@
 //! Reads a configuration and says where in it a mistake is. Knows JSON's brackets and keys; what may stand in them is serde's.
 
-use serde::de::value::UnitDeserializer;
 use serde::de::DeserializeOwned;
+use serde::de::value::UnitDeserializer;
 
 use crate::filter::ConfigError;
 use crate::schema::ConfigSchema;

@@ -63,6 +63,10 @@ pub struct Interests {
 
 impl Interests {
     /// Interests in the given phases.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "the index is below the length, and `get` is not const"
+    )]
     pub const fn new(phases: &[Phase], request_body: BodyWish, response_body: BodyWish) -> Self {
         let (mut bits, mut at) = (0, 0);
         while at < phases.len() {

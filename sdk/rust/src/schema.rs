@@ -1,5 +1,10 @@
 //! JSON Schemas as constants, so that a filter's manifest can carry the schema of its configuration without running.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "runs in the compiler only, where an index past the end is a compile error"
+)]
+
 use std::collections::{BTreeMap, HashMap};
 
 /// A type with a JSON Schema. Derive it for configuration types; documentation comments become descriptions.
@@ -59,16 +64,16 @@ impl<T: ConfigSchema> ConfigSchema for Box<T> {
 
 impl<T: ConfigSchema> ConfigSchema for Vec<T> {
     const SCHEMA: &'static str =
-        (&Buffer::concat(&["{\"type\":\"array\",\"items\":", T::SCHEMA, "}"])).as_str();
+        Buffer::concat(&["{\"type\":\"array\",\"items\":", T::SCHEMA, "}"]).as_str();
 }
 
 impl<T: ConfigSchema> ConfigSchema for BTreeMap<String, T> {
-    const SCHEMA: &'static str = (&Buffer::concat(&[
+    const SCHEMA: &'static str = Buffer::concat(&[
         "{\"type\":\"object\",\"additionalProperties\":",
         T::SCHEMA,
         "}",
-    ]))
-        .as_str();
+    ])
+    .as_str();
 }
 
 impl<T: ConfigSchema> ConfigSchema for HashMap<String, T> {

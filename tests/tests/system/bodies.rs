@@ -304,7 +304,7 @@ async fn a_client_that_leaves_ends_the_request_at_the_upstream() {
     let mut wire = gateway.wire().await;
     wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
     wire.read_head().await;
-    drop(wire);
+    wire.reset();
     until("the upstream to be told", async || {
         gone.load(Ordering::SeqCst) == 1
     })
@@ -314,7 +314,7 @@ async fn a_client_that_leaves_ends_the_request_at_the_upstream() {
     wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nhalf")
         .await;
     wire.read_head().await;
-    drop(wire);
+    wire.reset();
     until("the upstream to be told", async || {
         gone.load(Ordering::SeqCst) == 2
     })

@@ -295,7 +295,6 @@ impl<F: Exported> Harness<F> {
     }
 
     /// The pieces as the filter gets them, whether the head is open at the first, and whether the last is told to be the last.
-    #[expect(clippy::type_complexity, reason = "three small facts of one decision")]
     fn cut(
         &self,
         pieces: Vec<Vec<u8>>,
