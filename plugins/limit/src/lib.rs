@@ -109,7 +109,7 @@ impl Filter for Limit {
         Answer::new(429)
             .field(
                 "retry-after",
-                &rate::whole_seconds(verdict.retry_after_ns)
+                rate::whole_seconds(verdict.retry_after_ns)
                     .max(1)
                     .to_string(),
             )

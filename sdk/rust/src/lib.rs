@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Built for `wasm32-unknown-unknown` as a `cdylib`, the file is a filter. On any other target the same code runs against a mock
-//! of the host: see [`test`].
+//! of the host: see [`mod@test`].
 //!
 //! What the contract means, call by call, is said in `sdk/wit/filter.wit`; this crate adds Rust's habits to it and nothing else.
 

@@ -77,7 +77,10 @@ pub(crate) struct Identity {
     /// The file of the chain.
     pub(crate) certificate: PathBuf,
     /// The file of the key.
-    #[allow(dead_code, reason = "printed with the rest when a configuration is debugged")]
+    #[allow(
+        dead_code,
+        reason = "printed with the rest when a configuration is debugged"
+    )]
     pub(crate) key: PathBuf,
     /// Both, read and found to belong together.
     pub(crate) certified: Arc<CertifiedKey>,
