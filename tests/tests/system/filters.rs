@@ -1,5 +1,5 @@
 //! What filters can do to an exchange, and what a broken one can't do to others. The filters are small and
-//! written here; those that speak the whole contract are in [`crate::contract`].
+//! written here; those on the SDK are in [`crate::shipped`].
 
 use http::StatusCode;
 use tidegate_tests::client::{get, post};

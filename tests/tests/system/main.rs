@@ -60,3 +60,6 @@ mod filters;
 
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
+
+/// The filters that ship, the examples, and guests on the SDK and on plain bindings.
+mod shipped;

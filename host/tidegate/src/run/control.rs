@@ -20,7 +20,7 @@ use super::filters::Reach;
 use super::listen::{self, ListenError, Protocols};
 use super::listeners::Listeners;
 use super::pass::{Configuration, Reader, Report};
-use super::settle::{Effort, Look, Next, Settle};
+use super::settle::{Look, Next, Settle};
 use super::signals::{Asked, Signals};
 use super::start::{self, Parts, StartError, lock};
 use super::tell::Teller;
@@ -119,7 +119,7 @@ impl Control {
         mut watch: Watch,
         reader: Arc<Mutex<Reader>>,
     ) -> Result<(), StartError> {
-        let (mut settle, mut effort) = (Settle::default(), Effort::default());
+        let mut settle = Settle::default();
         // What the start left out: files that no route uses.
         settle.stir(Instant::now());
         let mut reach = Reach::Change;
@@ -161,8 +161,8 @@ impl Control {
                 }
                 (began, report) = finished(&mut look), if !idle => {
                     look = None;
-                    let now = Instant::now();
-                    settle.rest_until(effort.spend(now - began, now));
+                    // As long as a look takes, so long is the rest after it: a storm of changes takes half a core at most.
+                    settle.rest_until(Instant::now() + began.elapsed());
                     if let Some(report) = report {
                         // What was seen of the files before this look is old news.
                         survey = None;
@@ -177,7 +177,6 @@ impl Control {
                     }
                 }
                 _ = slow.tick(), if idle && survey.is_none() => {
-                    self.teller.count_snapshots();
                     survey = Some(begin_survey(&watch));
                 }
                 found = surveyed(&mut survey), if survey.is_some() => {
@@ -278,9 +277,6 @@ impl Control {
     /// Shows and tells the state of things.
     fn show(&mut self, report: &Report) {
         self.teller.tell(report);
-        if let Some(snapshot) = &report.snapshot {
-            self.teller.hold(snapshot);
-        }
         self.pages.set_plugins(&report.statuses);
         let admin = self
             .admin

@@ -251,6 +251,3 @@ pub(crate) fn line(mistake: &Mistake) -> String {
         None => what,
     }
 }
-
-#[cfg(test)]
-mod tests;

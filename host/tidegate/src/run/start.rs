@@ -91,10 +91,9 @@ pub(crate) fn start(
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
-    let homeless = |name: &str| std::env::var_os(name).is_none_or(|it| it.is_empty());
-    if checked.server.cache.is_none() && homeless("HOME") && homeless("XDG_CACHE_HOME") {
+    if checked.server.cache.is_none() {
         tracing::warn!(
-            "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
+            "compiled filters are not kept: there is no cache folder; starting may take longer"
         );
     }
     let engine = Engine::new(EngineOptions {
