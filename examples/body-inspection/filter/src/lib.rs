@@ -21,12 +21,18 @@ impl Filter for Inspection {
         if config.forbidden.iter().any(String::is_empty) {
             return Err("`forbidden` holds an empty word, which every body holds".into());
         }
-        Ok(Inspection { forbidden: config.forbidden })
+        Ok(Inspection {
+            forbidden: config.forbidden,
+        })
     }
 
     fn request_body(&self, body: &mut RequestBody, _: &mut ()) -> Flow {
         let bytes = body.read();
-        let holds = |word: &String| bytes.windows(word.len()).any(|piece| piece == word.as_bytes());
+        let holds = |word: &String| {
+            bytes
+                .windows(word.len())
+                .any(|piece| piece == word.as_bytes())
+        };
         if self.forbidden.iter().any(holds) {
             return Answer::new(403).text("this body is not accepted\n").send();
         }
