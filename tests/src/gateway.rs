@@ -20,6 +20,10 @@ use crate::upstream::Upstream;
 use crate::wait::{eventually, until, within};
 use crate::wire::Wire;
 
+/// How long a filter's call may run in tests that are not about that: a machine that runs many tests at a time may let
+/// a thread wait for longer than the ordinary 20 ms.
+const FILTER_TIME: &str = "2s";
+
 /// What a gateway is started with: a folder with a configuration and plugins.
 #[derive(Debug)]
 pub struct Setup {
@@ -170,7 +174,7 @@ impl Setup {
             ""
         };
         format!(
-            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\n{}{}",
+            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-limits.time = \"{FILTER_TIME}\"\n{}{}",
             self.workers, self.server, self.rest
         )
     }

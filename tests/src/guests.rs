@@ -77,6 +77,7 @@ pub struct Guest {
     response_body: String,
     log: String,
     configure: String,
+    wishes: String,
     imports: String,
     functions: String,
 }
@@ -152,6 +153,27 @@ impl Guest {
              (return (i32.const 2))\n"
         );
         self.phases |= phase::REQUEST_HEAD;
+        self
+    }
+
+    /// Wants the request's body whole up to so many bytes, and the rest as it comes if there are more.
+    #[must_use]
+    pub fn wants_request_body_up_to(mut self, limit: u32) -> Self {
+        self.wishes = format!(
+            "(i32.store8 (i32.const 136) (i32.const 1))\n\
+             (i32.store (i32.const 140) (i32.const {limit}))\n\
+             (i32.store8 (i32.const 144) (i32.const 1))\n"
+        );
+        self.phases |= phase::REQUEST_BODY;
+        self
+    }
+
+    /// Sets a field of the request in its body's phase, if the head is still here.
+    #[must_use]
+    pub fn sets_request_field_in_body(mut self, name: &str, value: &str) -> Self {
+        let call = self.set(0, name, value);
+        self.request_body += &call;
+        self.phases |= phase::REQUEST_BODY;
         self
     }
 
@@ -252,8 +274,8 @@ impl Guest {
   (global.set $free (i32.add (local.get $at) (local.get $size)))
   (local.get $at))
 (func (export "{callbacks}#configure") (param $at i32) (param $length i32) (result i32)
-  ;; A result at 128: ok, then phases, then wishes that are all 0: in a stream.
-  {configure}
+  ;; A result at 128: ok, then phases, then wishes that are all 0 (in a stream) unless something is put there.
+  {configure} {wishes}
   (i32.store8 (i32.const 132) (i32.const {phases}))
   (i32.const 128))
 (func (export "{callbacks}#request-head") (param $id i64) (param $end i32) (result i32)
@@ -271,6 +293,7 @@ impl Guest {
 )"#,
             imports = self.imports,
             configure = self.configure,
+            wishes = self.wishes,
             phases = self.phases,
             request_head = self.request_head,
             request_body = self.request_body,

@@ -10,7 +10,7 @@ pub fn patience() -> Duration {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(1.0_f64);
-    Duration::from_secs(20).mul_f64(factor.clamp(0.1, 100.0))
+    Duration::from_secs(60).mul_f64(factor.clamp(0.1, 100.0))
 }
 
 /// Asks again and again until there is something. `what` completes "gave up waiting for".

@@ -308,7 +308,7 @@ impl Wire {
     /// As [`rest`](Self::rest), for a connection that may stay open though it should not: then the text says so at
     /// its end.
     pub async fn rest_or_open(&mut self) -> String {
-        let open = tokio::time::timeout(patience() / 4, self.rest()).await;
+        let open = tokio::time::timeout(patience() / 10, self.rest()).await;
         open.unwrap_or_else(|_| {
             let came = std::mem::take(&mut self.buffer);
             format!("{} (still open)", String::from_utf8_lossy(&came))

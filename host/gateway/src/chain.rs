@@ -1,64 +1,60 @@
 //! What filters see of an exchange, in which order, and what their decisions mean. The request passes them forwards, the
-//! response backwards; only a filter that saw the request's head sees the response. Knows no sockets.
+//! response backwards; only a filter that saw the request sees the response. Knows no sockets.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Instant;
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap};
+use http::StatusCode;
+use http::header;
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use tidegate_core::body::{Body, BodyError};
-use tidegate_core::error::{Fault, FilterError};
-use tidegate_core::exchange::{Answer, Chunk, Exchange, ResponseHead, Stage};
+use tidegate_core::exchange::{Answer, Exchange, ResponseHead, Stage};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
-use tidegate_core::phase::{BodyMode, Flow, Overflow, Phase};
+use tidegate_core::phase::Phase;
+use tokio::runtime::Handle;
 
-use crate::answer::{self, Failure};
-use crate::filter_body::{FilterBody, WithTrailers};
-use crate::snapshot;
+use crate::answer::{self, Failure, Manner};
+use crate::call::{Call, Done, Given, Moment, Turn};
+use crate::filter_body::FilterBody;
+use crate::marks::Marks;
+use crate::plan::{Direction, Step, Wish};
 use crate::worker::{Live, LiveFilter, Worker};
 
-/// Which way a body goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Request,
-    Response,
-}
-
-impl Direction {
-    fn head(self) -> Phase {
-        if self == Direction::Request {
-            Phase::RequestHead
-        } else {
-            Phase::ResponseHead
-        }
-    }
-
-    pub(crate) fn body(self) -> Phase {
-        if self == Direction::Request {
-            Phase::RequestBody
-        } else {
-            Phase::ResponseBody
-        }
-    }
-
-    pub(crate) fn trailers(self) -> Phase {
-        if self == Direction::Request {
-            Phase::RequestTrailers
-        } else {
-            Phase::ResponseTrailers
-        }
-    }
-}
-
 /// Why a direction does not go on.
+#[derive(Debug)]
 pub(crate) enum Stop {
-    /// A filter's answer lies in the exchange.
-    Answered,
+    /// A filter gave an answer.
+    Answered {
+        /// Its position in the route's chain.
+        by: usize,
+        answer: Box<Answer>,
+    },
     /// Something failed, and the client is told.
-    Failed(Failure),
+    Failed {
+        /// The position of the filter that failed, if it was one.
+        by: Option<usize>,
+        failure: Failure,
+    },
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Stop::Failed { by: None, failure }
+    }
+}
+
+impl Stop {
+    /// Whether the client's connection can't be trusted to go on.
+    pub(crate) fn closes(&self) -> bool {
+        matches!(self, Stop::Failed { failure, .. } if failure.closes())
+    }
+
+    /// For what is still on its way when the exchange is over: nobody is told.
+    pub(crate) fn over() -> Self {
+        Failure::Client(answer::ClientFault::BodyBroken).into()
+    }
 }
 
 /// An exchange on its way through the filters of its route.
@@ -66,47 +62,66 @@ pub(crate) struct Chain {
     pub(crate) worker: Rc<Worker>,
     pub(crate) live: Rc<Live>,
     pub(crate) exchange: SharedExchange,
-    /// Positions in `live.filters`.
-    filters: RefCell<Vec<usize>>,
-    /// How many filters have seen the request's head.
+    pub(crate) turn: Turn,
+    /// The route; none before one is found.
+    pub(crate) route: Cell<Option<usize>>,
+    /// How many filters have seen the request.
     entered: Cell<usize>,
+    /// How many of them will see the response.
+    returning: Cell<Option<usize>>,
+    /// Filters of which any callback ran.
+    pub(crate) called: Marks,
     /// Filters that failed in this exchange and are not called again.
-    skipped: RefCell<Vec<usize>>,
-    /// The filter that answered.
+    pub(crate) skipped: Marks,
+    pub(crate) manner: Manner,
+    /// Why the request's body was stopped on its way to the upstream.
+    upload_stop: RefCell<Option<Stop>>,
+    /// What the log says of it: the filter that answered, and why the proxy answered or broke off.
     pub(crate) answered_by: Cell<Option<usize>>,
-    /// Why a body that was already on its way was stopped.
-    pub(crate) stopped: RefCell<Option<Failure>>,
+    pub(crate) reason: Cell<Option<&'static str>>,
 }
 
 impl Chain {
-    pub(crate) fn new(worker: Rc<Worker>, live: Rc<Live>, exchange: Exchange) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, exchange: Exchange, manner: Manner) -> Self {
         Chain {
+            live: worker.live(),
             worker,
-            live,
             exchange: Rc::new(RefCell::new(exchange)),
-            filters: RefCell::default(),
+            turn: Turn::default(),
+            route: Cell::new(None),
             entered: Cell::new(0),
-            skipped: RefCell::default(),
+            returning: Cell::new(None),
+            called: Marks::default(),
+            skipped: Marks::default(),
+            manner,
+            upload_stop: RefCell::new(None),
             answered_by: Cell::new(None),
-            stopped: RefCell::default(),
+            reason: Cell::new(None),
         }
     }
 
-    /// Sets the filters, once the route is known.
-    pub(crate) fn route_through(&self, filters: &[usize]) {
-        self.filters.replace(filters.to_vec());
+    /// Whether anybody but the proxy looks at this exchange.
+    pub(crate) fn has_filters(&self) -> bool {
+        !self.steps().is_empty()
+    }
+
+    fn steps(&self) -> &[Step] {
+        self.route.get().map_or(&[], |route| self.live.steps(route))
+    }
+
+    fn step(&self, position: usize) -> Option<&Step> {
+        self.steps().get(position)
     }
 
     /// Takes the request's head, and as much of its body as filters want, through the filters.
     pub(crate) async fn request(self: &Rc<Self>, mut body: Body) -> Result<Body, Stop> {
-        let count = self.filters.borrow().len();
-        for position in 0..count {
+        for (position, step) in self.steps().iter().enumerate() {
             self.entered.set(position + 1);
             if self.find(position).is_none() {
-                self.policy(position, None).map_err(Stop::Failed)?;
-                continue;
+                self.failed(position, None)?;
+            } else if !step.request.is_nothing() {
+                body = self.pass(position, step, Direction::Request, body).await?;
             }
-            body = self.pass(position, Direction::Request, body).await?;
         }
         Ok(body)
     }
@@ -114,13 +129,16 @@ impl Chain {
     /// Takes the response's head, which lies in the exchange, and its body backwards through the filters that saw the
     /// request, and returns the body that leaves.
     pub(crate) async fn response(self: &Rc<Self>, mut body: Body) -> Body {
-        // A filter that answered, or failed, in the request's phases was the last that was entered.
-        let from = self.answered_by.get().unwrap_or_else(|| self.entered.get());
-        for position in (0..from).rev() {
-            if self.find(position).is_none() {
+        let returning = self.returning.get().unwrap_or_else(|| self.entered.get());
+        self.returning.set(Some(returning));
+        for position in (0..returning).rev() {
+            let Some(step) = self.step(position) else {
+                continue;
+            };
+            if step.response.is_nothing() {
                 continue;
             }
-            body = match self.pass(position, Direction::Response, body).await {
+            body = match self.pass(position, step, Direction::Response, body).await {
                 Ok(body) => body,
                 Err(stop) => self.adopt(stop),
             };
@@ -128,354 +146,212 @@ impl Chain {
         body
     }
 
+    /// One filter, one direction.
+    async fn pass(
+        self: &Rc<Self>,
+        position: usize,
+        step: &Step,
+        direction: Direction,
+        body: Body,
+    ) -> Result<Body, Stop> {
+        let needs = step.needs(direction);
+        let end = body.is_end_stream();
+        let mut holds = false;
+        if needs.head {
+            let moment = self.moment(position, direction.head(), true, end);
+            holds = self.call(moment, Given::Nothing).await?.holds;
+        }
+        if self.skipped.has(position) {
+            return Ok(body);
+        }
+        if holds || (needs.body == Wish::Whole && !self.is_switching(direction)) {
+            return self.whole(position, needs, direction, body).await;
+        }
+        let pieces = needs.body == Wish::Pieces;
+        if end || !(pieces || needs.trailers) {
+            return Ok(body);
+        }
+        if pieces {
+            self.length_changes(direction);
+        }
+        let stage = FilterBody::new(self, position, direction, body, pieces, needs.trailers);
+        Ok(Body::stream(stage))
+    }
+
+    /// Whether what leaves is the switch to another protocol, behind which there is no body.
+    fn is_switching(&self, direction: Direction) -> bool {
+        direction == Direction::Response
+            && self
+                .exchange
+                .borrow()
+                .response
+                .as_ref()
+                .is_some_and(|head| head.status == StatusCode::SWITCHING_PROTOCOLS)
+    }
+
+    pub(crate) fn moment(
+        &self,
+        position: usize,
+        phase: Phase,
+        head_open: bool,
+        end: bool,
+    ) -> Moment {
+        Moment {
+            position,
+            stage: Stage { phase, head_open },
+            end,
+        }
+    }
+
+    /// Calls a filter, when it is this exchange's turn.
+    pub(crate) async fn call(self: &Rc<Self>, moment: Moment, given: Given) -> Result<Done, Stop> {
+        if self.skipped.has(moment.position) {
+            return Ok(Done::left_out(given));
+        }
+        let mut call = Call::new(self, moment, given);
+        poll_fn(|cx| call.poll(cx)).await
+    }
+
+    /// The length that the sender announced does not hold any more, nor do digests of what it sent.
+    pub(crate) fn length_changes(&self, direction: Direction) {
+        let mut exchange = self.exchange.borrow_mut();
+        let fields = match direction {
+            Direction::Request => Some(&mut exchange.request.fields),
+            Direction::Response => exchange.response.as_mut().map(|head| &mut head.fields),
+        };
+        if let Some(fields) = fields {
+            fields.remove(header::CONTENT_LENGTH);
+            for name in ["content-md5", "digest", "content-digest"] {
+                fields.remove(name);
+            }
+        }
+    }
+
+    // --- Answers and failures ---
+
     /// Makes an answer the exchange's response and returns its body.
     pub(crate) fn adopt(&self, stop: Stop) -> Body {
-        let given = match stop {
-            Stop::Answered => self.exchange.borrow_mut().answer.take(),
-            Stop::Failed(failure) => {
-                let told = failure.told();
-                self.worker.figures.failure(told.reason);
-                let answer = failure.answer(&self.exchange.borrow());
-                self.stopped.replace(Some(failure));
-                Some(answer)
+        let (by, mut answer) = match stop {
+            Stop::Answered { by, answer } => {
+                self.answered_by.set(Some(by));
+                (Some(by), *answer)
+            }
+            Stop::Failed { by, failure } => {
+                self.note(&failure);
+                let id = self.exchange.borrow().request_id.clone();
+                (by, failure.answer(self.manner, &id))
             }
         };
-        let mut exchange = self.exchange.borrow_mut();
-        let mut answer = given.unwrap_or_else(|| Failure::Filter.answer(&exchange));
-        if answer::is_grpc(&exchange) {
-            answer::for_grpc(&mut answer);
+        if let (None, Some(by)) = (self.returning.get(), by) {
+            self.returning.set(Some(by));
         }
+        self.manner.suit(&mut answer);
         let Answer {
             status,
             fields,
             body,
         } = answer;
-        exchange.response = Some(ResponseHead { status, fields });
+        self.exchange.borrow_mut().response = Some(ResponseHead { status, fields });
         Body::full(body)
     }
 
-    /// One filter, one direction.
-    async fn pass(
-        self: &Rc<Self>,
-        position: usize,
-        direction: Direction,
-        body: Body,
-    ) -> Result<Body, Stop> {
-        let Some(filter) = self.find(position) else {
-            return Ok(body);
-        };
-        let phases = filter.interests().phases;
-        let end = body.is_end_stream();
-        let mut flow = Flow::Continue;
-        if phases.has(direction.head()) {
-            flow = self
-                .call(&filter, position, direction.head(), true, end)
-                .await?;
-        }
-        if flow == Flow::Answer {
-            return Err(Stop::Answered);
-        }
-        let takes_body = phases.has(direction.body());
-        let takes_trailers = phases.has(direction.trailers());
-        let wish = match direction {
-            Direction::Request => filter.interests().request_body,
-            Direction::Response => filter.interests().response_body,
-        };
-        if flow == Flow::Hold || (takes_body && wish.mode == BodyMode::Whole) {
-            return self
-                .whole(
-                    &filter,
-                    position,
-                    direction,
-                    body,
-                    wish.limit,
-                    wish.overflow,
-                )
-                .await;
-        }
-        let streams = takes_body && wish.mode == BodyMode::Stream;
-        if (streams || takes_trailers) && !end {
-            if streams {
-                self.length_changes(direction);
-            }
-            return Ok(Body::stream(FilterBody::new(
-                Rc::clone(self),
-                position,
-                direction,
-                body,
-                streams,
-                takes_trailers,
-            )));
-        }
-        Ok(body)
-    }
-
-    /// Collects the body, lets the filter judge it with the head still here, and hands on what became of it.
-    async fn whole(
-        self: &Rc<Self>,
-        filter: &Rc<dyn Filter>,
-        position: usize,
-        direction: Direction,
-        mut body: Body,
-        limit: u32,
-        overflow: Overflow,
-    ) -> Result<Body, Stop> {
-        let mut held = BytesMut::new();
-        let mut trailers = None;
-        let mut over = false;
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Stop::Failed(self.broken(direction, &error)))?;
-            match frame.into_data() {
-                Ok(data) => held.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-            if held.len() > limit as usize {
-                over = true;
-                break;
-            }
-        }
-        if over && overflow == Overflow::Refuse {
-            return Err(Stop::Failed(match direction {
-                Direction::Request => Failure::Client(answer::ClientFault::BodyTooLarge),
-                Direction::Response => Failure::ResponseTooLarge,
-            }));
-        }
-        let original = held.freeze();
-        self.exchange.borrow_mut().chunk = Chunk::new(original.clone());
-        let flow = self
-            .call(filter, position, direction.body(), true, !over)
-            .await?;
-        let judged = std::mem::take(&mut self.exchange.borrow_mut().chunk).into_bytes();
-        if flow == Flow::Answer {
-            return Err(Stop::Answered);
-        }
-        if over {
-            self.length_changes(direction);
-            let rest = FilterBody::new(Rc::clone(self), position, direction, body, true, true);
-            return Ok(Body::stream(rest.with_prefix(judged)));
-        }
-        if judged != original {
-            self.length_changes(direction);
-        }
-        if let Some(held) = trailers.take() {
-            trailers = self.trailers(filter, position, direction, held).await?;
-        }
-        Ok(match trailers {
-            None => Body::full(judged),
-            Some(trailers) => Body::stream(WithTrailers::new(judged, trailers)),
-        })
-    }
-
-    async fn trailers(
-        self: &Rc<Self>,
-        filter: &Rc<dyn Filter>,
-        position: usize,
-        direction: Direction,
-        trailers: HeaderMap,
-    ) -> Result<Option<HeaderMap>, Stop> {
-        if !filter.interests().phases.has(direction.trailers()) {
-            return Ok(Some(trailers));
-        }
-        self.put_trailers(direction, Some(trailers));
-        let flow = self
-            .call(filter, position, direction.trailers(), true, true)
-            .await?;
-        let trailers = self.take_trailers(direction);
-        if flow == Flow::Answer {
-            Err(Stop::Answered)
+    /// Counts a failure and keeps its reason for the log.
+    pub(crate) fn note(&self, failure: &Failure) {
+        let reason = failure.told().reason;
+        self.reason.set(Some(reason));
+        if let Failure::Client(_) = failure {
+            self.worker.figures.client_error(reason);
         } else {
-            Ok(trailers)
+            self.worker.figures.failure(reason);
+        }
+        if let Failure::Upstream(error) = failure
+            && self.worker.figures.may_log()
+        {
+            let exchange = self.exchange.borrow();
+            let id = exchange.request_id.to_str().unwrap_or_default();
+            tracing::warn!(
+                request_id = id, route = %exchange.route, attempts = error.attempts, %error,
+                "an upstream gave no answer"
+            );
         }
     }
 
-    pub(crate) fn put_trailers(&self, direction: Direction, trailers: Option<HeaderMap>) {
-        let mut exchange = self.exchange.borrow_mut();
+    /// Stops a body that is on its way. The reason is told if there is still somebody to tell.
+    pub(crate) fn stop_body(&self, direction: Direction, stop: Stop) -> BodyError {
+        if direction == Direction::Request && self.returning.get().is_none() {
+            self.upload_stop.replace(Some(stop));
+        } else if let Stop::Failed { failure, .. } = stop
+            && !self.turn.is_over()
+        {
+            self.note(&failure);
+        }
+        BodyError::Stopped
+    }
+
+    /// Why a filter stopped the request's body, if one did.
+    pub(crate) fn take_upload_stop(&self) -> Option<Stop> {
+        self.upload_stop.borrow_mut().take()
+    }
+
+    /// What a body means that broke off while it was collected.
+    pub(crate) fn broken(&self, direction: Direction, error: &BodyError) -> Stop {
         match direction {
-            Direction::Request => exchange.request_trailers = trailers,
-            Direction::Response => exchange.response_trailers = trailers,
+            Direction::Request => self
+                .take_upload_stop()
+                .unwrap_or_else(|| Failure::Client(answer::of_body(error)).into()),
+            Direction::Response => match error {
+                BodyError::TimedOut => Failure::ResponseTimedOut.into(),
+                _ => Failure::ResponseBroken.into(),
+            },
         }
     }
 
-    pub(crate) fn take_trailers(&self, direction: Direction) -> Option<HeaderMap> {
-        let mut exchange = self.exchange.borrow_mut();
-        match direction {
-            Direction::Request => exchange.request_trailers.take(),
-            Direction::Response => exchange.response_trailers.take(),
-        }
-    }
+    // --- Filters ---
 
-    /// The length that the sender announced does not hold any more.
-    fn length_changes(&self, direction: Direction) {
-        let mut exchange = self.exchange.borrow_mut();
-        let fields = match direction {
-            Direction::Request => Some(&mut exchange.request.fields),
-            Direction::Response => exchange
-                .response
-                .as_mut()
-                .map(|response| &mut response.fields),
-        };
-        if let Some(fields) = fields {
-            fields.remove(header::CONTENT_LENGTH);
-            // Digests of what was are wrong for what is.
-            fields.remove("content-md5");
-        }
-    }
-
-    fn broken(&self, direction: Direction, error: &BodyError) -> Failure {
-        // A filter before this one may have stopped the body on purpose.
-        if let Some(failure) = self.stopped.borrow_mut().take() {
-            return failure;
-        }
-        match direction {
-            Direction::Request => Failure::Client(answer::of_body(error)),
-            Direction::Response => Failure::ResponseBroken,
-        }
-    }
-
-    async fn call(
-        &self,
-        filter: &Rc<dyn Filter>,
-        position: usize,
-        phase: Phase,
-        head_open: bool,
-        end: bool,
-    ) -> Result<Flow, Stop> {
-        if self.is_skipped(position) {
-            return Ok(Flow::Continue);
-        }
-        self.exchange.borrow_mut().stage = Stage { phase, head_open };
-        let began = Instant::now();
-        let result = match filter.call(phase, end, &self.exchange) {
-            Outcome::Ready(result) => result,
-            Outcome::Pending(future) => future.await,
-        };
-        self.settle(position, phase, began, result)
-            .map_err(Stop::Failed)
-    }
-
-    /// Counts a call and turns its failure into what the filter's policy says.
-    pub(crate) fn settle(
-        &self,
-        position: usize,
-        phase: Phase,
-        began: Instant,
-        result: Result<Flow, FilterError>,
-    ) -> Result<Flow, Failure> {
-        let slot = self.slot(position);
-        if let Some(slot) = slot {
-            slot.figures.calls.increment();
-            slot.figures
-                .nanoseconds
-                .add(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        }
-        let broke = |what: &str| FilterError {
-            filter: slot.map_or_else(|| std::sync::Arc::from(""), |slot| slot.slot.name.clone()),
-            phase,
-            fault: Fault::Contract(what.to_owned()),
-        };
-        let error = match result {
-            Ok(Flow::Answer) if self.exchange.borrow().answer.is_none() => {
-                broke("it returned `answer` and gave none")
-            }
-            Ok(Flow::Hold) if !matches!(phase, Phase::RequestHead | Phase::ResponseHead) => {
-                broke("it returned `hold` outside of a head phase")
-            }
-            Ok(flow) => {
-                if flow == Flow::Answer {
-                    self.answered_by.set(Some(position));
-                    if let Some(slot) = slot {
-                        slot.figures.answers.increment();
-                    }
-                }
-                return Ok(flow);
-            }
-            Err(error) => error,
-        };
-        self.policy(position, Some(&error)).map(|()| Flow::Continue)
-    }
-
-    /// What happens when a filter failed (or there is none to call): it is left out from here on, or the exchange ends.
-    fn policy(&self, position: usize, error: Option<&FilterError>) -> Result<(), Failure> {
-        self.skipped.borrow_mut().push(position);
-        let Some(slot) = self.slot(position) else {
-            return Ok(());
-        };
-        let id = self.exchange.borrow().request_id.clone();
-        let id = id.to_str().unwrap_or_default();
-        if let Some(error) = error {
-            self.worker
-                .figures
-                .filter_failure(&slot.slot.name, error.fault.kind());
-            tracing::error!(filter = %slot.slot.name, phase = %error.phase, request_id = id, error = %error.fault, "a filter failed");
-        } else {
-            self.worker
-                .figures
-                .filter_failure(&slot.slot.name, "unavailable");
-        }
-        match slot.slot.failure {
-            snapshot::Failure::Open => {
-                slot.figures.skipped.increment();
-                Ok(())
-            }
-            snapshot::Failure::Closed => {
-                // The response passes the filters before this one.
-                self.answered_by.set(Some(position));
-                Err(Failure::Filter)
-            }
-        }
-    }
-
-    pub(crate) fn is_skipped(&self, position: usize) -> bool {
-        self.skipped.borrow().contains(&position)
-    }
-
-    pub(crate) fn is_open(&self, position: usize) -> bool {
-        self.slot(position)
-            .is_some_and(|slot| slot.slot.failure == snapshot::Failure::Open)
-    }
-
-    /// The filter at a position of the route.
+    /// The filter at a position of the route, unless it can't be had.
     pub(crate) fn find(&self, position: usize) -> Option<Rc<dyn Filter>> {
-        self.slot(position)?.get(self.worker.filter_services())
+        self.live_filter(position)?
+            .get(self.worker.filter_services())
     }
 
-    fn slot(&self, position: usize) -> Option<&LiveFilter> {
-        let index = self.filters.borrow().get(position).copied()?;
-        self.live.filters.get(index)
+    pub(crate) fn live_filter(&self, position: usize) -> Option<&LiveFilter> {
+        self.live.filters.get(self.step(position)?.filter)
     }
 
-    /// The name of the filter that answered.
-    pub(crate) fn answerer(&self) -> Option<&str> {
-        let position = self.answered_by.get()?;
-        self.slot(position).map(|slot| &*slot.slot.name)
+    /// The name of the filter at a position.
+    pub(crate) fn name(&self, position: usize) -> Arc<str> {
+        self.live_filter(position)
+            .map_or_else(|| Arc::from(""), |filter| Arc::clone(&filter.slot.name))
     }
 
     /// Tells every filter that saw the request that the exchange is over. Runs once, whatever happened.
-    pub(crate) fn log(&self) {
-        let entered = self.entered.replace(0);
-        for position in 0..entered {
-            let Some(filter) = self.find(position) else {
+    pub(crate) fn end(&self) {
+        self.turn.end();
+        for position in 0..self.entered.replace(0) {
+            let wants = self.step(position).is_some_and(|step| step.log);
+            if !wants && !self.called.has(position) {
+                continue;
+            }
+            let Some(filter) = self.live_filter(position).and_then(LiveFilter::present) else {
                 continue;
             };
-            let skipped = self.is_skipped(position);
+            let skipped = self.skipped.has(position);
             self.exchange.borrow_mut().stage = Stage {
                 phase: Phase::Log,
                 head_open: false,
             };
             match filter.call(Phase::Log, true, &self.exchange) {
                 Outcome::Ready(Err(error)) if !skipped => {
-                    let _ = self.policy(position, Some(&error));
+                    // There is nothing left that its policy could decide.
+                    let _ = self.failed(position, Some(&error));
                 }
                 Outcome::Ready(_) => {}
-                Outcome::Pending(future) => {
-                    tokio::task::spawn_local(future);
+                // It only gives way to others, and is over soon; without a runtime, nobody could bring it to its end.
+                Outcome::Pending(call) if Handle::try_current().is_ok() => {
+                    tokio::task::spawn_local(call);
                 }
+                Outcome::Pending(_) => {}
             }
         }
-    }
-
-    /// Bytes of a piece that a body callback has seen.
-    pub(crate) fn take_chunk(&self) -> Bytes {
-        std::mem::take(&mut self.exchange.borrow_mut().chunk).into_bytes()
     }
 }

@@ -1,35 +1,44 @@
-//! One client connection: which protocol it speaks, how long it may take, and how it ends when the process drains. Knows
+//! One client connection: which protocol it speaks, how long it may rest, and how it ends when the process drains. Knows
 //! nothing of what is served on it.
 
-use std::cell::Cell;
-use std::fmt;
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::rt::{Executor, Read, ReadBufCursor, Write};
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tidegate_core::body::Body;
 use tidegate_core::exchange::TlsFacts;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::h1_guard::{Guard, POISON, Signals};
-use crate::serve::{self, Connection};
+use crate::answer::ClientFault;
+use crate::client_io::{ClientIo, ClientStream, Plain};
+use crate::forwarded::{self, Hop};
+use crate::serve;
 use crate::settings::Limits;
+use crate::signals::Signals;
+use crate::streams::{Stall, Streams};
 use crate::worker::Worker;
-
-/// How long an HTTP/2 client without streams may take to answer GOAWAY.
-const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long an HTTP/2 client without streams may take to answer GOAWAY.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// The parser's smallest buffer.
+const MIN_BUFFER: usize = 8 * 1024;
+/// The fields that the parser has room for without asking for memory.
+const USUAL_FIELDS: usize = 100;
 
 /// Tells connections that the process drains.
 #[derive(Clone, Debug)]
@@ -66,134 +75,164 @@ impl DrainTrigger {
     }
 }
 
+/// What is known of a connection, for the requests that come on it.
+pub(crate) struct Connection {
+    pub(crate) peer: SocketAddr,
+    /// Whether the peer's word on those before it counts.
+    pub(crate) trusted: bool,
+    pub(crate) tls: Option<Arc<TlsFacts>>,
+    pub(crate) http2: bool,
+    /// How upstreams are told of the peer.
+    pub(crate) hop: Hop,
+    /// To the bytes of an HTTP/1 connection.
+    pub(crate) signals: Arc<Signals>,
+    /// What the connection has become.
+    pub(crate) tunnel: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    activity: Rc<Activity>,
+    _open: Open,
+}
+
+/// A request's place on its connection.
+pub(crate) struct Place {
+    /// Its number, counted from 0.
+    pub(crate) number: u64,
+    /// Its stream.
+    pub(crate) stall: Option<Rc<Stall>>,
+    _busy: Busy,
+}
+
 impl Worker {
-    /// Serves a connection to its end. Never fails: what goes wrong is counted.
+    /// [`Worker::serve_stream`] for streams that need no reset.
     pub async fn serve_connection<IO>(
         self: Rc<Self>,
-        mut io: IO,
+        io: IO,
         peer: SocketAddr,
         tls: Option<Arc<TlsFacts>>,
-        mut drain: Drain,
+        drain: Drain,
     ) where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.serve_stream(Plain(io), peer, tls, drain).await;
+    }
+
+    /// Serves a connection to its end, tunnels included. Never fails: what goes wrong is counted.
+    pub async fn serve_stream(
+        self: Rc<Self>,
+        mut io: impl ClientStream,
+        peer: SocketAddr,
+        tls: Option<Arc<TlsFacts>>,
+        mut drain: Drain,
+    ) {
+        let accepted = Instant::now();
+        let open = Open::new(&self);
         let limits = self.shared.settings.limits.clone();
-        let _open = Open::new(&self);
         let negotiated = tls.as_ref().and_then(|tls| tls.alpn.as_deref());
-        let (http2, prefix) = match negotiated {
+        let (http2, ahead) = match negotiated {
             Some("h2") => (true, Vec::new()),
             Some(_) => (false, Vec::new()),
             None => {
+                let patience = limits.header_timeout;
                 let detected = tokio::select! {
                     biased;
-                    detected = tokio::time::timeout(limits.header_timeout, detect(&mut io)) => detected,
+                    detected = tokio::time::timeout(patience, detect(&mut io)) => detected,
                     () = drain.begun() => return,
                 };
                 match detected {
                     Ok(Ok(detected)) => detected,
                     Ok(Err(_)) => return,
                     Err(_) => {
-                        self.figures.client_error("timeout_header");
+                        let reason = ClientFault::HeadTimedOut.told().reason;
+                        self.figures.client_error(reason);
                         return;
                     }
                 }
             }
         };
-        let signals = Arc::new(Signals::default());
         let connection = Rc::new(Connection {
             peer,
+            trusted: forwarded::is_trusted(peer.ip(), &self.shared.settings.trusted_proxies),
             tls,
-            signals: Arc::clone(&signals),
+            http2,
+            hop: Hop::new(peer.ip()),
+            signals: Arc::default(),
+            tunnel: RefCell::new(None),
+            activity: Rc::new(Activity::new()),
+            _open: open,
         });
+        let signals = Arc::clone(&connection.signals);
         if http2 {
-            self.http2(
-                Guarded::new(io, prefix, None, limits.body_idle_timeout),
-                connection,
-                &limits,
-                drain,
-            )
-            .await;
+            let io = ClientIo::http2(io, ahead, &limits, signals);
+            self.http2(io, &connection, &limits, drain).await;
         } else {
-            let guard = Guard::new();
-            let io = Guarded::new(io, prefix, Some((guard, signals)), limits.body_idle_timeout);
-            self.http1(io, connection, &limits, drain).await;
+            let io = ClientIo::http1(io, ahead, &limits, accepted, signals);
+            let end = TunnelEnd(Rc::clone(&connection));
+            self.http1(io, &connection, &limits, drain).await;
+            if let Some(tunnel) = end.0.tunnel.take() {
+                tunnel.await;
+            }
         }
     }
 
-    async fn http1<IO>(
+    async fn http1(
         self: Rc<Self>,
-        io: Guarded<IO>,
-        connection: Rc<Connection>,
+        io: ClientIo<impl ClientStream>,
+        connection: &Rc<Connection>,
         limits: &Limits,
         mut drain: Drain,
-    ) where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let signals = Arc::clone(&connection.signals);
-        let activity = Rc::new(Activity::default());
-        let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-            let (worker, connection, busy) = (
-                Rc::clone(&self),
-                Rc::clone(&connection),
-                Activity::enter(&activity),
-            );
-            async move {
-                let response = serve::serve(worker, connection, request).await;
-                drop(busy);
-                Ok::<_, std::convert::Infallible>(response)
-            }
+    ) {
+        let service = service_fn(|request| {
+            let place = connection.enter(None);
+            self.respond(connection, place, request)
         });
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout.max(limits.idle_timeout))
-            // A client that sends no more still gets its answer: `Guarded` keeps the end of its stream back until then, and
-            // passes a reset on at once.
+            // `ClientIo` has times of its own: how long a connection may rest is not how long a head may take.
+            .header_read_timeout(None)
+            // A client that sends no more still gets its answer: `ClientIo` keeps the end of its stream back until then,
+            // and passes a reset on at once.
             .half_close(false)
-            .max_headers(limits.max_fields.saturating_add(64))
-            .max_buf_size(limits.max_head.max(8192));
-        let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
+            .max_buf_size(limits.max_head.max(MIN_BUFFER) + MIN_BUFFER);
+        if limits.max_fields > USUAL_FIELDS {
+            builder.max_headers(limits.max_fields);
+        }
+        let served = builder.serve_connection(TokioIo::new(io), service);
+        let mut served = pin!(served.with_upgrades());
+        let mut draining = false;
         let result = loop {
             tokio::select! {
                 biased;
                 result = served.as_mut() => break result,
-                () = drain.begun(), if !activity.draining.get() => {
-                    activity.draining.set(true);
+                () = drain.begun(), if !draining => {
+                    draining = true;
                     served.as_mut().graceful_shutdown();
                 }
             }
         };
-        match (signals.violation(), result) {
-            (Some(violation), _) => self.figures.client_error(violation.reason()),
-            (None, Err(error)) if error.is_timeout() => self.figures.client_error("timeout_header"),
-            (None, Err(error)) if error.is_parse() => self.figures.client_error("parse"),
+        // What never became a request could not be told to anybody.
+        let untold = connection.signals.fault_of(connection.activity.turns.get());
+        match (untold, result) {
+            (Some(fault), _) => self.figures.client_error(fault.told().reason),
+            (None, Err(error)) if error.is_parse() => {
+                self.figures.client_error(ClientFault::Head.told().reason);
+            }
             _ => {}
         }
     }
 
-    async fn http2<IO>(
+    async fn http2(
         self: Rc<Self>,
-        io: Guarded<IO>,
-        connection: Rc<Connection>,
+        io: ClientIo<impl ClientStream>,
+        connection: &Rc<Connection>,
         limits: &Limits,
         mut drain: Drain,
-    ) where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let activity = Rc::new(Activity::default());
-        let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-            let (worker, connection, busy) = (
-                Rc::clone(&self),
-                Rc::clone(&connection),
-                Activity::enter(&activity),
-            );
-            async move {
-                let response = serve::serve(worker, connection, request).await;
-                drop(busy);
-                Ok::<_, std::convert::Infallible>(response)
-            }
+    ) {
+        let streams = Streams::new(limits.body_idle_timeout);
+        let service = service_fn(|request| {
+            let place = connection.enter(Some(streams.open()));
+            self.respond(connection, place, request)
         });
-        let mut builder = http2::Builder::new(Local);
+        let mut builder = http2::Builder::new(streams.clone());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.max_concurrent_streams)
@@ -203,64 +242,111 @@ impl Worker {
             .max_send_buf_size(256 * 1024)
             .keep_alive_interval(Some(limits.idle_timeout.max(Duration::from_secs(10))))
             .keep_alive_timeout(Duration::from_secs(20));
-        let mut served = pin!(builder.serve_connection(io, service));
-        let mut shutting = false;
+        let mut served = pin!(builder.serve_connection(TokioIo::new(io), service));
+        let activity = &connection.activity;
+        let mut leaving = false;
         loop {
-            let patience = if activity.ever.get() {
-                limits.idle_timeout
-            } else {
-                limits.header_timeout
+            let patience = |ever| match (leaving, ever) {
+                (true, _) => FAREWELL,
+                (false, true) => limits.idle_timeout,
+                (false, false) => limits.header_timeout,
             };
             tokio::select! {
                 biased;
                 result = served.as_mut() => {
-                    if result.is_err() {
-                        self.figures.client_error("http2");
+                    if let Some(reason) = result.err().as_ref().and_then(http2_reason) {
+                        self.figures.client_error(reason);
                     }
                     return;
                 }
-                () = drain.begun(), if !shutting => {
-                    shutting = true;
+                () = drain.begun(), if !leaving => {
+                    leaving = true;
                     served.as_mut().graceful_shutdown();
                 }
-                () = activity.idle_for(patience), if !shutting => {
-                    shutting = true;
+                () = activity.idle_for(patience) => {
+                    if leaving {
+                        // Whoever does not answer the farewell is left without.
+                        return;
+                    }
+                    leaving = true;
+                    activity.touch();
                     served.as_mut().graceful_shutdown();
                 }
-                // Whoever does not answer the farewell is left without.
-                () = activity.idle_for(FAREWELL), if shutting => return,
             }
+        }
+    }
+
+    fn respond(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        place: Place,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + 'static {
+        let served = serve::serve(Rc::clone(self), Rc::clone(connection), place, request);
+        async { Ok(served.await) }
+    }
+}
+
+impl Connection {
+    /// A request begins.
+    fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
+        let number = self.activity.turns.get();
+        self.activity.turns.set(number + 1);
+        self.activity.busy.set(self.activity.busy.get() + 1);
+        Place {
+            number,
+            stall,
+            _busy: Busy(Rc::clone(&self.activity)),
         }
     }
 }
 
-/// How many exchanges a connection has under way, and since when it has none.
-#[derive(Default)]
-struct Activity {
-    busy: Cell<usize>,
-    turns: Cell<u64>,
-    ever: Cell<bool>,
-    draining: Cell<bool>,
+/// Lets go of a tunnel that nobody waits for: it holds its connection, which holds it.
+struct TunnelEnd(Rc<Connection>);
+
+impl Drop for TunnelEnd {
+    fn drop(&mut self) {
+        let tunnel = self.0.tunnel.take();
+        drop(tunnel);
+    }
 }
 
+/// How many exchanges a connection has had and has under way, and since when it has none.
+struct Activity {
+    turns: Cell<u64>,
+    busy: Cell<usize>,
+    since: Cell<Instant>,
+}
+
+/// An exchange under way.
 struct Busy(Rc<Activity>);
 
 impl Activity {
-    fn enter(this: &Rc<Self>) -> Busy {
-        this.busy.set(this.busy.get() + 1);
-        this.turns.set(this.turns.get() + 1);
-        this.ever.set(true);
-        Busy(Rc::clone(this))
+    fn new() -> Self {
+        Activity {
+            turns: Cell::new(0),
+            busy: Cell::new(0),
+            since: Cell::new(Instant::now()),
+        }
     }
 
-    /// Waits until no exchange was under way for so long.
-    async fn idle_for(&self, patience: Duration) {
+    fn touch(&self) {
+        self.since.set(Instant::now());
+    }
+
+    /// Waits until no exchange was under way for so long. The patience may depend on whether there ever was one.
+    async fn idle_for(&self, patience: impl Fn(bool) -> Duration) {
         loop {
-            let before = self.turns.get();
-            tokio::time::sleep(patience).await;
-            if self.busy.get() == 0 && self.turns.get() == before {
+            let patience = patience(self.turns.get() > 0);
+            let until = if self.busy.get() > 0 {
+                Instant::now() + patience
+            } else {
+                self.since.get() + patience
+            };
+            if until <= Instant::now() {
                 return;
             }
+            tokio::time::sleep_until(until).await;
         }
     }
 }
@@ -268,7 +354,7 @@ impl Activity {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.set(self.0.busy.get().saturating_sub(1));
-        self.0.turns.set(self.0.turns.get() + 1);
+        self.0.touch();
     }
 }
 
@@ -286,6 +372,16 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.figures.open.add(-1.0);
+    }
+}
+
+/// What to call it that an HTTP/2 connection was ended, unless it only broke.
+fn http2_reason(error: &hyper::Error) -> Option<&'static str> {
+    let cause = std::error::Error::source(error)?.downcast_ref::<h2::Error>()?;
+    match cause.reason()? {
+        h2::Reason::NO_ERROR | h2::Reason::CANCEL => None,
+        h2::Reason::ENHANCE_YOUR_CALM => Some("h2_abuse"),
+        _ => Some("h2_protocol"),
     }
 }
 
@@ -311,187 +407,31 @@ async fn detect<IO: AsyncRead + Unpin>(io: &mut IO) -> io::Result<(bool, Vec<u8>
     }
 }
 
-/// Spawns on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl<F: Future + 'static> Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
-type Watch = (Guard, Arc<Signals>);
-
-/// A stream for hyper that gives out what was read already, and shows everything to the guard on its way.
-struct Guarded<IO> {
-    io: IO,
-    prefix: Vec<u8>,
-    given: usize,
-    watch: Option<Watch>,
-    /// Whether the client broke the rules: behind the prefix, nothing comes any more.
-    poisoned: bool,
-    /// How long a client may take nothing of what is sent, and since when it does.
-    patience: Duration,
-    stuck: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl<IO> Guarded<IO> {
-    fn new(io: IO, prefix: Vec<u8>, watch: Option<Watch>, patience: Duration) -> Self {
-        Guarded {
-            io,
-            prefix,
-            given: 0,
-            watch,
-            poisoned: false,
-            patience,
-            stuck: None,
+    #[tokio::test]
+    async fn the_protocol_is_known_as_soon_as_it_can_be() {
+        for (pieces, http2) in [
+            (&["GET / HTTP/1.1\r\n"][..], false),
+            (&["P", "UT / HTTP/1.1\r\n"], false),
+            (&["PRI * HTTP/2.0\r\n\r\n", "SM\r\n\r\nrest"], true),
+            (&["PRI * HTTP/2.0\r\n\r\n", "XX"], false),
+            (&["PRI"], false),
+        ] {
+            let mut builder = tokio_test_io(pieces);
+            let (found, read) = detect(&mut builder).await.unwrap();
+            assert_eq!(found, http2, "{pieces:?}");
+            assert_eq!(read, pieces.concat().into_bytes(), "{pieces:?}");
         }
     }
 
-    /// Whether the client has sent its whole request and not got its whole answer.
-    fn waits_for_answer(&self) -> bool {
-        self.watch.as_ref().is_some_and(|(guard, signals)| {
-            !signals.is_off() && guard.whole().is_some_and(|whole| whole > signals.ended())
-        })
-    }
-
-    /// Passes a write's outcome on, unless the client has taken nothing for too long.
-    fn patiently<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.stuck = None;
-            return outcome;
-        }
-        let patience = self.patience;
-        let stuck = self
-            .stuck
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        match stuck.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Shows bytes to the guard and says how many of them may go on.
-    fn show(&mut self, bytes: &[u8]) -> usize {
-        let Some((guard, signals)) = &mut self.watch else {
-            return bytes.len();
-        };
-        if signals.is_off() {
-            return bytes.len();
-        }
-        match guard.inspect(bytes) {
-            Ok(()) => bytes.len(),
-            Err((found, at)) => {
-                signals.found(found);
-                self.poisoned = true;
-                self.prefix = POISON.to_vec();
-                self.given = 0;
-                at
-            }
-        }
-    }
-}
-
-/// Bytes that are read at a time.
-const READ: usize = 16 * 1024;
-
-impl<IO: AsyncRead + Unpin> Read for Guarded<IO> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.given < this.prefix.len() {
-            let from = this.given;
-            let to = this.prefix.len().min(from + cursor.remaining());
-            let piece = this.prefix.get(from..to).unwrap_or_default().to_vec();
-            this.given = to;
-            let kept = if this.poisoned {
-                piece.len()
-            } else {
-                this.show(&piece)
-            };
-            cursor.put_slice(piece.get(..kept).unwrap_or_default());
-            if kept > 0 || !this.poisoned {
-                return Poll::Ready(Ok(()));
-            }
-            // Nothing of the piece may go on: the poison goes in its place.
-            let room = POISON.len().min(cursor.remaining());
-            cursor.put_slice(POISON.get(..room).unwrap_or_default());
-            this.given = this.prefix.len();
-            return Poll::Ready(Ok(()));
-        }
-        if this.poisoned {
-            return Poll::Ready(Ok(()));
-        }
-        let mut room = [const { std::mem::MaybeUninit::<u8>::uninit() }; READ];
-        let length = cursor.remaining().min(READ);
-        let mut buffer = ReadBuf::uninit(room.get_mut(..length).unwrap_or_default());
-        match Pin::new(&mut this.io).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => {
-                let filled = buffer.filled();
-                if filled.is_empty() && this.waits_for_answer() {
-                    // The exchange's end polls again and finds the end of the stream.
-                    return Poll::Pending;
-                }
-                let kept = this.show(filled);
-                cursor.put_slice(filled.get(..kept).unwrap_or_default());
-                if this.poisoned {
-                    let room = POISON.len().min(cursor.remaining());
-                    cursor.put_slice(POISON.get(..room).unwrap_or_default());
-                    this.given = this.prefix.len();
-                }
-                Poll::Ready(Ok(()))
-            }
-            other => other,
-        }
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> Write for Guarded<IO> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.io).poll_write(cx, bytes);
-        this.patiently(cx, outcome)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let outcome = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
-        this.patiently(cx, outcome)
-    }
-}
-
-impl<IO> fmt::Debug for Guarded<IO> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guarded").finish_non_exhaustive()
+    /// Gives the pieces one by one, then the end.
+    fn tokio_test_io(pieces: &[&'static str]) -> impl AsyncRead + Unpin + use<> {
+        pieces.iter().fold(
+            Box::new(tokio::io::empty()) as Box<dyn AsyncRead + Unpin>,
+            |before, piece| Box::new(before.chain(piece.as_bytes())),
+        )
     }
 }

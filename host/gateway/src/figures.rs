@@ -1,12 +1,17 @@
 //! The figures of one worker, taken once at load so that counting is one addition. Knows no request.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tidegate_core::metrics::{Counter, Gauge, Histogram, Owner, Registry, SECONDS};
 
 /// The classes of `tidegate_requests_total`; 499 stands for a client that left.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Lines on failures that a worker writes in a second; the figures count them all.
+const LINES: u32 = 20;
 
 /// What a worker counts besides routes and filters.
 #[derive(Debug)]
@@ -16,6 +21,11 @@ pub(crate) struct WorkerFigures {
     pub(crate) connections: Counter,
     pub(crate) open: Gauge,
     pub(crate) aborted: Counter,
+    /// By reason, looked up once.
+    failures: RefCell<Vec<(&'static str, Counter)>>,
+    client_errors: RefCell<Vec<(&'static str, Counter)>>,
+    /// Since when lines are counted, and how many were written.
+    lines: Cell<(Option<Instant>, u32)>,
 }
 
 impl WorkerFigures {
@@ -39,33 +49,53 @@ impl WorkerFigures {
             ),
             open,
             registry,
+            failures: RefCell::default(),
+            client_errors: RefCell::default(),
+            lines: Cell::new((None, 0)),
         }
     }
 
-    /// Counts a failure by its reason. Off the ordinary path, so the handle is looked up.
-    pub(crate) fn failure(&self, reason: &str) {
-        let help = "Exchanges that the proxy answered itself because something failed, by reason.";
-        if let Ok(counter) = self.registry.counter(
-            self.owner,
-            "tidegate_failures_total",
-            help,
-            &[("reason", reason)],
-        ) {
-            counter.increment();
-        }
+    /// Counts a failure by its reason.
+    pub(crate) fn failure(&self, reason: &'static str) {
+        let help = "Exchanges that the proxy answered itself or broke off because something failed, by reason.";
+        self.by_reason(&self.failures, "tidegate_failures_total", help, reason);
     }
 
     /// Counts what a client sent that can't be served.
-    pub(crate) fn client_error(&self, reason: &str) {
+    pub(crate) fn client_error(&self, reason: &'static str) {
         let help = "Connections or requests that were not understood or not allowed, by reason.";
-        if let Ok(counter) = self.registry.counter(
-            self.owner,
-            "tidegate_client_errors_total",
-            help,
-            &[("reason", reason)],
-        ) {
+        let name = "tidegate_client_errors_total";
+        self.by_reason(&self.client_errors, name, help, reason);
+    }
+
+    fn by_reason(
+        &self,
+        known: &RefCell<Vec<(&'static str, Counter)>>,
+        name: &str,
+        help: &str,
+        reason: &'static str,
+    ) {
+        let mut known = known.borrow_mut();
+        if let Some((_, counter)) = known.iter().find(|(held, _)| *held == reason) {
             counter.increment();
+            return;
         }
+        let labels = [("reason", reason)];
+        if let Ok(counter) = self.registry.counter(self.owner, name, help, &labels) {
+            counter.increment();
+            known.push((reason, counter));
+        }
+    }
+
+    /// Whether one more line on a failure may be written: a flood of failures must not become a flood of lines.
+    pub(crate) fn may_log(&self) -> bool {
+        let now = Instant::now();
+        let (since, written) = match self.lines.get() {
+            (Some(since), written) if now - since < Duration::from_secs(1) => (since, written),
+            _ => (now, 0),
+        };
+        self.lines.set((Some(since), written.saturating_add(1)));
+        written < LINES
     }
 
     pub(crate) fn route(&self, name: &str) -> RouteFigures {
@@ -148,8 +178,17 @@ impl RouteFigures {
 /// What is counted for a filter.
 #[derive(Debug)]
 pub(crate) struct FilterFigures {
-    pub(crate) calls: Counter,
-    pub(crate) nanoseconds: Counter,
+    calls: Counter,
+    nanoseconds: Counter,
     pub(crate) answers: Counter,
     pub(crate) skipped: Counter,
+}
+
+impl FilterFigures {
+    /// Counts a call. Each is timed: two looks at the clock cost less than any call.
+    pub(crate) fn called(&self, took: Duration) {
+        self.calls.increment();
+        self.nanoseconds
+            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
 }

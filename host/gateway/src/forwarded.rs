@@ -1,10 +1,11 @@
 //! Who the client is, and what the upstream is told of it: X-Forwarded-*, Forwarded (RFC 7239). Believes only peers that
 //! the settings trust.
 
-use std::fmt::Write as _;
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use ipnet::IpNet;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -70,43 +71,104 @@ pub(crate) fn strip_untrusted(fields: &mut HeaderMap) {
     }
 }
 
-/// Adds our hop: X-Forwarded-For and Forwarded grow by the peer, Proto and Host are set where no trusted proxy did.
-pub(crate) fn append(fields: &mut HeaderMap, peer: IpAddr, scheme: &str, host: &str) {
-    let peer = peer.to_canonical();
-    extend(fields, &FOR, &peer.to_string());
-    for (name, text) in [(PROTO, scheme), (HOST, host)] {
-        if !fields.contains_key(&name)
-            && let Ok(value) = HeaderValue::from_str(text)
-        {
-            fields.insert(name, value);
-        }
-    }
-    let mut element = String::new();
-    // Writing to a string does not fail.
-    let _ = match peer {
-        IpAddr::V4(address) => write!(element, "for={address};proto={scheme}"),
-        IpAddr::V6(address) => write!(element, "for=\"[{address}]\";proto={scheme}"),
-    };
-    if !host.is_empty() {
-        let _ = write!(element, ";host=\"{host}\"");
-    }
-    extend(fields, &http::header::FORWARDED, &element);
+/// Our hop as it is told: the peer of one connection, and what was told last, since a connection's requests are alike.
+#[derive(Debug)]
+pub(crate) struct Hop {
+    address: HeaderValue,
+    node: String,
+    last: RefCell<Option<Told>>,
 }
 
-fn extend(fields: &mut HeaderMap, name: &HeaderName, element: &str) {
-    let mut joined = Vec::new();
-    for value in fields.get_all(name) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b", ");
+/// An element of `Forwarded`, and what it was made of.
+#[derive(Debug)]
+struct Told {
+    scheme: Scheme,
+    host: Option<HeaderValue>,
+    element: HeaderValue,
+}
+
+impl Hop {
+    pub(crate) fn new(peer: IpAddr) -> Self {
+        let peer = peer.to_canonical();
+        let node = match peer {
+            IpAddr::V4(address) => format!("for={address}"),
+            IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        };
+        let text = peer.to_string();
+        Hop {
+            // An address is always a valid value.
+            address: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
+            node,
+            last: RefCell::new(None),
         }
-        joined.extend_from_slice(value.as_bytes());
     }
-    if !joined.is_empty() {
-        joined.extend_from_slice(b", ");
+
+    /// Adds our hop to a request: X-Forwarded-For and Forwarded grow by the peer, Proto says how the client spoke, and Host
+    /// is set where no trusted proxy did. `host` is the one that the client named.
+    pub(crate) fn append(
+        &self,
+        fields: &mut HeaderMap,
+        scheme: &Scheme,
+        host: Option<&HeaderValue>,
+    ) {
+        extend(fields, &FOR, &self.address);
+        let proto = if *scheme == Scheme::HTTPS {
+            "https"
+        } else {
+            "http"
+        };
+        fields.insert(PROTO, HeaderValue::from_static(proto));
+        if let Some(host) = host
+            && !fields.contains_key(&HOST)
+        {
+            fields.insert(HOST, host.clone());
+        }
+        if let Some(element) = self.element(scheme, proto, host) {
+            extend(fields, &http::header::FORWARDED, &element);
+        }
     }
-    joined.extend_from_slice(element.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        fields.insert(name.clone(), value);
+
+    fn element(
+        &self,
+        scheme: &Scheme,
+        proto: &str,
+        host: Option<&HeaderValue>,
+    ) -> Option<HeaderValue> {
+        let mut last = self.last.borrow_mut();
+        if let Some(told) = &*last
+            && told.scheme == *scheme
+            && told.host.as_ref() == host
+        {
+            return Some(told.element.clone());
+        }
+        let text = match host.and_then(|host| host.to_str().ok()) {
+            Some(host) => format!("{};proto={proto};host=\"{host}\"", self.node),
+            None => format!("{};proto={proto}", self.node),
+        };
+        let element = HeaderValue::try_from(text).ok()?;
+        *last = Some(Told {
+            scheme: scheme.clone(),
+            host: host.cloned(),
+            element: element.clone(),
+        });
+        Some(element)
+    }
+}
+
+/// Adds an element behind those that a field has, in one line.
+fn extend(fields: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
+    if !fields.contains_key(name) {
+        fields.insert(name.clone(), element.clone());
+        return;
+    }
+    let held: Vec<&[u8]> = fields
+        .get_all(name)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .chain([element.as_bytes()])
+        .collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&held.join(&b", "[..])) {
+        fields.insert(name.clone(), joined);
     }
 }
 
@@ -145,7 +207,9 @@ mod tests {
     #[test]
     fn our_hop_is_added_behind_those_before() {
         let mut map = fields("x-forwarded-for", "1.2.3.4");
-        append(&mut map, "::1".parse().unwrap(), "https", "a.example");
+        let hop = Hop::new("::1".parse().unwrap());
+        let host = HeaderValue::from_static("a.example");
+        hop.append(&mut map, &Scheme::HTTPS, Some(&host));
         assert_eq!(map["x-forwarded-for"], "1.2.3.4, ::1");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert_eq!(
@@ -154,5 +218,19 @@ mod tests {
         );
         strip_untrusted(&mut map);
         assert!(map.is_empty());
+        // The next request of the connection may be to another host, or to none.
+        for _ in 0..2 {
+            let host = HeaderValue::from_static("b.example");
+            hop.append(&mut map, &Scheme::HTTP, Some(&host));
+            assert_eq!(
+                map["forwarded"],
+                "for=\"[::1]\";proto=http;host=\"b.example\""
+            );
+            assert_eq!(map["x-forwarded-host"], "b.example");
+            strip_untrusted(&mut map);
+        }
+        hop.append(&mut map, &Scheme::HTTP, None);
+        assert_eq!(map["forwarded"], "for=\"[::1]\";proto=http");
+        assert!(!map.contains_key("x-forwarded-host"));
     }
 }

@@ -1,6 +1,8 @@
 //! From a parsed request to the head that routes and filters see: everything that could be read in two ways is refused,
 //! and what belongs to one connection only is taken out. Knows no routes.
 
+use std::borrow::Cow;
+
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Version, request};
@@ -50,19 +52,11 @@ pub(crate) fn read(
     {
         return Err(ClientFault::TargetTooLong);
     }
-    let size = fields
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4);
-    if size.sum::<usize>() > settings.limits.max_head {
-        return Err(ClientFault::TooManyFields);
-    }
-    if uri.scheme().is_none() && uri.authority().is_some() && version < Version::HTTP_2 {
-        // An authority alone is a target for CONNECT only (RFC 9112 section 3.2.3).
-        return Err(ClientFault::Path);
-    }
+    check_scheme(&uri, version)?;
     check_framing(&fields, version)?;
     check_expectation(&fields)?;
-    let authority = authority(&uri, &fields, version)?;
+    let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
+    let authority = authority(&uri, &fields, version, &scheme)?;
     let target = target(&uri, &method, settings)?;
     let takes_trailers =
         tokens(&fields, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
@@ -74,7 +68,6 @@ pub(crate) fn read(
     if version == Version::HTTP_2 {
         join_cookies(&mut fields);
     }
-    let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
     Ok(Incoming {
         head: RequestHead {
             method,
@@ -87,6 +80,17 @@ pub(crate) fn read(
         upgrade,
         takes_trailers,
     })
+}
+
+/// A target with an authority has a scheme of ours: an authority alone is a target for CONNECT only (RFC 9112 section
+/// 3.2.3).
+fn check_scheme(uri: &http::Uri, version: Version) -> Result<(), ClientFault> {
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(()),
+        Some(_) => Err(ClientFault::Path),
+        None if uri.authority().is_some() && version != Version::HTTP_2 => Err(ClientFault::Path),
+        None => Ok(()),
+    }
 }
 
 /// One Content-Length, one `Transfer-Encoding: chunked`, never both (RFC 9112 sections 6.1 and 6.3).
@@ -122,6 +126,7 @@ fn authority(
     uri: &http::Uri,
     fields: &HeaderMap,
     version: Version,
+    scheme: &Scheme,
 ) -> Result<Option<Authority>, ClientFault> {
     let mut hosts = fields.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -134,7 +139,7 @@ fn authority(
     };
     if let Some(target) = uri.authority() {
         let target = parse_authority(target.as_str().as_bytes())?;
-        if named.is_some_and(|named| normal_host(&named) != normal_host(&target)) {
+        if named.is_some_and(|named| !is_same(&named, &target, scheme)) {
             return Err(ClientFault::Host);
         }
         return Ok(Some(target));
@@ -143,6 +148,13 @@ fn authority(
         return Err(ClientFault::Host);
     }
     Ok(named)
+}
+
+/// Whether two authorities are one: the same host, and the same port where a missing one is the scheme's own.
+fn is_same(one: &Authority, other: &Authority, scheme: &Scheme) -> bool {
+    let own = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let port = |authority: &Authority| authority.port_u16().unwrap_or(own);
+    port(one) == port(other) && normal_host(one) == normal_host(other)
 }
 
 fn parse_authority(bytes: &[u8]) -> Result<Authority, ClientFault> {
@@ -167,8 +179,13 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, ClientFault> {
 }
 
 /// A host as routes compare it: lower case, without port and trailing dot.
-pub(crate) fn normal_host(authority: &Authority) -> String {
-    authority.host().trim_end_matches('.').to_ascii_lowercase()
+pub(crate) fn normal_host(authority: &Authority) -> Cow<'_, str> {
+    let host = authority.host().trim_end_matches('.');
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
 }
 
 fn target(
@@ -190,7 +207,7 @@ fn target(
     let normal =
         path::normalise(written, settings.ambiguous_paths).map_err(|_| ClientFault::Path)?;
     match (uri.path_and_query(), uri.query()) {
-        (Some(target), _) if matches!(normal, std::borrow::Cow::Borrowed(_)) => Ok(target.clone()),
+        (Some(target), _) if matches!(normal, Cow::Borrowed(_)) => Ok(target.clone()),
         (_, None) => PathAndQuery::try_from(&*normal).map_err(|_| ClientFault::Path),
         (_, Some(query)) => {
             PathAndQuery::try_from(format!("{normal}?{query}")).map_err(|_| ClientFault::Path)
@@ -209,9 +226,14 @@ fn upgrade(fields: &HeaderMap, method: &Method, version: Version) -> Option<Head
         && fields
             .get(header::CONTENT_LENGTH)
             .is_none_or(|length| length == "0");
+    let http2 = |token: &str| {
+        ["h2", "h2c"]
+            .iter()
+            .any(|name| token.trim().eq_ignore_ascii_case(name))
+    };
     let plain = value
         .to_str()
-        .is_ok_and(|text| !text.to_ascii_lowercase().contains("h2"));
+        .is_ok_and(|text| !text.is_empty() && !text.split(',').any(http2));
     (asked
         && plain
         && bodiless
@@ -341,6 +363,10 @@ mod tests {
                 &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
                 ClientFault::Coding,
             ),
+            ("GET", "http://a/", &[("host", "a:81")], ClientFault::Host),
+            ("GET", "http://u@a/", &[("host", "a")], ClientFault::Host),
+            ("GET", "ftp://a/", &[("host", "a")], ClientFault::Path),
+            ("GET", "a:80", &[("host", "a:80")], ClientFault::Path),
             ("GET", "/..%2fa", &[("host", "a")], ClientFault::Path),
             ("GET", "*", &[("host", "a")], ClientFault::Path),
             ("TRACE", "/", &[("host", "a")], ClientFault::Method),
@@ -400,6 +426,34 @@ mod tests {
             .is_some()
         );
         assert!(ask(&[("host", "a"), ("upgrade", "websocket")]).is_none());
-        assert!(ask(&[("host", "a"), ("connection", "upgrade"), ("upgrade", "h2c")]).is_none());
+        let upgrade = ("connection", "upgrade");
+        assert!(ask(&[("host", "a"), upgrade, ("upgrade", "H2C")]).is_none());
+        assert!(ask(&[("host", "a"), upgrade, ("upgrade", "websocket, h2c")]).is_none());
+        assert!(ask(&[("host", "a"), upgrade, ("upgrade", "own-h2")]).is_some());
+    }
+
+    #[test]
+    fn one_authority_is_one_however_it_is_written() {
+        for (uri, host) in [
+            ("http://a.example/", "A.example.:80"),
+            ("http://a.example:80/", "a.example"),
+            ("http://[::1]:8080/", "[::1]:8080"),
+        ] {
+            let incoming = check("GET", uri, &[("host", host)]).unwrap();
+            assert_eq!(incoming.head.target, "/");
+        }
+    }
+
+    #[test]
+    fn crumbs_of_a_cookie_become_one() {
+        let mut parts = parts(
+            "GET",
+            "http://a/",
+            &[("cookie", "a=1"), ("cookie", "b=2"), ("x", "1")],
+        );
+        parts.version = Version::HTTP_2;
+        let incoming = read(parts, false, &Settings::default()).unwrap();
+        let cookies: Vec<_> = incoming.head.fields.get_all("cookie").iter().collect();
+        assert_eq!(cookies, ["a=1; b=2"]);
     }
 }

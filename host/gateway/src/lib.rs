@@ -1,13 +1,19 @@
 //! One request's way: checked, routed, through the filters, to the upstream, back, and into the log.
 //!
 //! Knows no files and no configuration format: it is given a [`Snapshot`] and [`Settings`]. Statuses of failures are
-//! chosen in `answer` and nowhere else. Reading order: `serve` (the whole way on one screen), `chain` (what filters
-//! see and decide), `forward`.
+//! chosen in `answer` and nowhere else.
+//!
+//! Reading order: `connection` (a client's connection; `client_io` and `h1_guard` are its bytes), `serve` (the whole way
+//! on one screen) and what it calls: `admit` and `head`, `route`, `chain` (what filters see and decide; `call` is one
+//! call, `whole` and `filter_body` are bodies), `forward`, `leave`; then `journey` (the end of it, and the log).
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+mod admit;
 mod answer;
+mod call;
 mod chain;
+mod client_io;
 mod connection;
 mod figures;
 mod filter_body;
@@ -16,17 +22,29 @@ mod forwarded;
 mod guest_calls;
 mod h1_guard;
 mod head;
-mod measured;
+mod journey;
+mod leave;
+mod marks;
+mod pattern;
+mod plan;
 mod route;
 mod serve;
 mod settings;
+mod signals;
 mod snapshot;
 pub mod state;
+mod streams;
+#[cfg(test)]
+mod tests;
 mod tunnel;
+mod upload;
+mod whole;
 mod worker;
 
+pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
-pub use route::{Conflict, HostPattern, PathPattern, PatternError, RouteSpec};
+pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use route::{Conflict, RouteSpec};
 pub use settings::{Limits, Settings, Underscores};
 pub use snapshot::{Failure, FilterSlot, Snapshot};
 pub use worker::{Shared, Worker};

@@ -1,19 +1,127 @@
-//! What follows a 101: bytes both ways between client and upstream until one side ends. No filter sees them.
+//! What follows a 101: bytes both ways between client and upstream until both have ended. No filter sees them. The exchange
+//! lasts as long.
 
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-/// Joins both sides in a task of its own, which ends when either side has ended or neither has said a word for long.
-pub(crate) fn join(client: OnUpgrade, upstream: OnUpgrade, patience: Duration) {
-    tokio::task::spawn_local(async move {
-        let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
+use crate::journey::Journey;
+
+/// Tunnels are meant to rest; one in which nobody has said a word for so long is forgotten by both.
+const IDLE: Duration = Duration::from_secs(60 * 60);
+/// Bytes that are on their way in one direction.
+const BUFFER: usize = 16 * 1024;
+
+/// Joins both sides until both have ended, one has broken, or neither has said a word for long.
+pub(crate) async fn join(journey: Journey, client: OnUpgrade, upstream: OnUpgrade) {
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
+        return;
+    };
+    let said = Rc::new(Cell::new(Instant::now()));
+    let mut client = Side::new(client, &said);
+    let mut upstream = Side::new(upstream, &said);
+    let (sent, received) = (Rc::clone(&client.read), Rc::clone(&upstream.read));
+    // Told when it ends, also if that is because nobody waits for it any more.
+    let journey = Told {
+        journey,
+        sent,
+        received,
+    };
+    let copied = async {
+        let (a, b) = (&mut client, &mut upstream);
+        // A broken tunnel is an ended one: what its end means is up to the protocol in it.
+        let _ = tokio::io::copy_bidirectional_with_sizes(a, b, BUFFER, BUFFER).await;
+    };
+    tokio::select! {
+        () = copied => {}
+        () = silence(&said) => {}
+    }
+    drop(journey);
+}
+
+/// Waits until nobody has said a word for long.
+async fn silence(said: &Cell<Instant>) {
+    loop {
+        let until = said.get() + IDLE;
+        if Instant::now() >= until {
             return;
-        };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        // Tunnels are meant to rest; only a peer that vanished without a word is found by TCP's keepalive.
-        let _ = patience;
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-    });
+        }
+        tokio::time::sleep_until(until).await;
+    }
+}
+
+/// An exchange that ends as a tunnel.
+struct Told {
+    journey: Journey,
+    sent: Rc<Cell<u64>>,
+    received: Rc<Cell<u64>>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.journey.tunnel_bytes.set(self.sent.get());
+        self.journey.response_bytes.set(self.received.get());
+        self.journey.left();
+    }
+}
+
+/// One side, whose bytes are counted.
+struct Side {
+    io: TokioIo<Upgraded>,
+    read: Rc<Cell<u64>>,
+    said: Rc<Cell<Instant>>,
+}
+
+impl Side {
+    fn new(upgraded: Upgraded, said: &Rc<Cell<Instant>>) -> Self {
+        Side {
+            io: TokioIo::new(upgraded),
+            read: Rc::default(),
+            said: Rc::clone(said),
+        }
+    }
+}
+
+impl AsyncRead for Side {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.io).poll_read(cx, buf);
+        if result.is_ready() {
+            let came = (buf.filled().len() - before) as u64;
+            this.read.set(this.read.get() + came);
+            this.said.set(Instant::now());
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Side {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
 }

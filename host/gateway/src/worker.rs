@@ -5,17 +5,24 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tidegate_core::filter::{Filter, WorkerServices};
+use tidegate_core::filter::{Filter, FilterModule, WorkerServices};
 use tidegate_core::metrics::Registry;
+use tidegate_core::services::HttpClient;
 use tidegate_upstream::Client as UpstreamClient;
 
 use crate::access_log::AccessLog;
 use crate::figures::{FilterFigures, RouteFigures, WorkerFigures};
 use crate::guest_calls::GuestCalls;
+use crate::plan::Step;
 use crate::settings::Settings;
 use crate::snapshot::{FilterSlot, Snapshot};
+
+/// How long a filter that can't be instantiated is left alone, at first and at most.
+const PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
 
 /// What all workers share.
 #[derive(Debug)]
@@ -39,12 +46,19 @@ pub struct Worker {
     random: Cell<u64>,
 }
 
-/// A snapshot with this worker's instances and figures.
+/// A snapshot with this worker's instances, plans and figures.
 pub(crate) struct Live {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) filters: Vec<LiveFilter>,
-    /// By the router's positions; the last is for requests without a route.
-    pub(crate) routes: Vec<RouteFigures>,
+    /// By the router's positions.
+    routes: Vec<LiveRoute>,
+    no_route: RouteFigures,
+}
+
+/// One route on this worker.
+struct LiveRoute {
+    steps: Box<[Step]>,
+    figures: RouteFigures,
 }
 
 /// One filter on this worker.
@@ -52,38 +66,74 @@ pub(crate) struct LiveFilter {
     pub(crate) slot: FilterSlot,
     pub(crate) figures: FilterFigures,
     filter: RefCell<Option<Rc<dyn Filter>>>,
+    /// When an instance may be tried for again, and the pause before the attempt after that.
+    pause: Cell<Option<(Instant, Duration)>>,
 }
 
 impl Live {
+    /// The chain of a route.
+    pub(crate) fn steps(&self, route: usize) -> &[Step] {
+        self.routes.get(route).map_or(&[], |route| &route.steps)
+    }
+
+    /// The figures of a route, or of requests without one.
+    pub(crate) fn figures(&self, route: Option<usize>) -> &RouteFigures {
+        route
+            .and_then(|route| self.routes.get(route))
+            .map_or(&self.no_route, |route| &route.figures)
+    }
+
     /// This worker's filter of a module that is in force already.
     fn filter_of(&self, slot: &FilterSlot) -> Option<Rc<dyn Filter>> {
         let module = slot.module.as_ref()?;
-        let same = |filter: &&LiveFilter| {
-            filter
-                .slot
-                .module
-                .as_ref()
-                .is_some_and(|held| Arc::ptr_eq(held, module))
+        let is_same = |filter: &&LiveFilter| {
+            let held = filter.slot.module.as_ref();
+            held.is_some_and(|held| Arc::ptr_eq(held, module))
         };
-        let filter = self.filters.iter().find(same)?;
-        filter.filter.borrow().clone()
+        self.filters.iter().find(is_same)?.present()
     }
 }
 
 impl LiveFilter {
-    /// The filter, made anew if an earlier attempt failed.
+    fn new(slot: &FilterSlot, figures: FilterFigures, filter: Option<Rc<dyn Filter>>) -> Self {
+        LiveFilter {
+            slot: slot.clone(),
+            figures,
+            filter: RefCell::new(filter),
+            pause: Cell::new(None),
+        }
+    }
+
+    /// The filter, if it is here.
+    pub(crate) fn present(&self) -> Option<Rc<dyn Filter>> {
+        self.filter.borrow().clone()
+    }
+
+    /// The filter, made anew if earlier attempts failed. Attempts are made by the requests that want it, with a pause that
+    /// grows, so that a filter that can't be had does not hold the others' requests up.
     pub(crate) fn get(&self, services: &WorkerServices) -> Option<Rc<dyn Filter>> {
         if let Some(filter) = &*self.filter.borrow() {
             return Some(Rc::clone(filter));
         }
-        let made = self.slot.module.as_ref()?.on_worker(services);
-        match made {
+        let pause = match self.pause.get() {
+            Some((until, _)) if Instant::now() < until => return None,
+            Some((_, pause)) => pause,
+            None => Duration::ZERO,
+        };
+        self.make(services, pause)
+    }
+
+    fn make(&self, services: &WorkerServices, pause: Duration) -> Option<Rc<dyn Filter>> {
+        match self.slot.module.as_ref()?.on_worker(services) {
             Ok(filter) => {
                 self.filter.replace(Some(Rc::clone(&filter)));
+                self.pause.set(None);
                 Some(filter)
             }
             Err(error) => {
                 tracing::error!(filter = %self.slot.name, %error, "a filter can't be instantiated");
+                let next = (pause * 2).clamp(PAUSE, MAX_PAUSE);
+                self.pause.set(Some((Instant::now() + pause, next)));
                 None
             }
         }
@@ -107,7 +157,8 @@ impl Worker {
         let live = Live {
             snapshot: Arc::new(Snapshot::default()),
             filters: Vec::new(),
-            routes: vec![figures.route("")],
+            routes: Vec::new(),
+            no_route: figures.route(""),
         };
         let worker = Rc::new(Worker {
             shared,
@@ -115,7 +166,7 @@ impl Worker {
             figures,
             live: RefCell::new(Rc::new(live)),
             services: WorkerServices {
-                http: Rc::clone(&calls) as Rc<dyn tidegate_core::services::HttpClient>,
+                http: Rc::clone(&calls) as Rc<dyn HttpClient>,
             },
             last_id: Cell::new(0),
             random: Cell::new(u64::from_le_bytes(seed)),
@@ -127,31 +178,32 @@ impl Worker {
     /// Puts a snapshot in force for the requests that come from now on. Those under way end with theirs.
     pub fn install(&self, snapshot: Arc<Snapshot>) {
         let before = self.live();
-        let filters = snapshot
-            .filters
-            .iter()
-            .map(|slot| {
-                let filter = LiveFilter {
-                    slot: slot.clone(),
-                    figures: self.figures.filter(&slot.name),
-                    // A filter that stays the same keeps its instances and what they remember.
-                    filter: RefCell::new(before.filter_of(slot)),
-                };
-                filter.get(&self.services);
-                filter
-            })
-            .collect();
-        let names = snapshot
+        let make = |slot: &FilterSlot| {
+            // A filter that stays the same keeps its instances and what they remember.
+            let held = before.filter_of(slot);
+            let filter = LiveFilter::new(slot, self.figures.filter(&slot.name), held);
+            filter.get(&self.services);
+            filter
+        };
+        let filters: Vec<LiveFilter> = snapshot.filters.iter().map(make).collect();
+        let step = |position: &usize| {
+            let module = snapshot.filters.get(*position)?.module.as_deref();
+            Some(Step::new(*position, module.map(FilterModule::interests)))
+        };
+        let routes = snapshot
             .router
             .routes()
             .iter()
-            .map(|route| &*route.name)
-            .chain([""]);
-        let routes = names.map(|name| self.figures.route(name)).collect();
+            .map(|route| LiveRoute {
+                steps: route.filters.iter().filter_map(step).collect(),
+                figures: self.figures.route(&route.name),
+            })
+            .collect();
         self.live.replace(Rc::new(Live {
-            snapshot,
-            filters,
             routes,
+            filters,
+            snapshot,
+            no_route: self.figures.route(""),
         }));
     }
 
@@ -180,7 +232,7 @@ impl Worker {
             mixed ^ (mixed >> 31)
         };
         let text = format!("{:016x}{:016x}", next(), next());
-        HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0"))
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
     }
 }
 

@@ -65,7 +65,7 @@ impl Answer {
     /// host treats that as a failure of the filter.
     pub fn send(self) -> Flow {
         if let Err(refusal) = self.give() {
-            host::log(0, &format!("the answer was refused: {refusal}"));
+            crate::log::error!("the answer was refused: {refusal}");
         }
         Flow::Answer
     }

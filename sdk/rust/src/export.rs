@@ -16,7 +16,7 @@ macro_rules! __export_filter {
         #[allow(unsafe_code, reason = "a custom section is data that no code refers to")]
         #[unsafe(link_section = "tidegate:manifest")]
         static SECTION: [u8; <$filter as $crate::Exported>::MANIFEST.len()] =
-            $crate::schema::join(&[<$filter as $crate::Exported>::MANIFEST]);
+            $crate::text::join(&[<$filter as $crate::Exported>::MANIFEST]);
 
         ::std::thread_local! {
             static SLOT: $crate::runtime::Slot<$filter> = const { $crate::runtime::Slot::new() };
@@ -63,7 +63,7 @@ macro_rules! __export_filter {
 /// Lets a panic say its words in the proxy's log before it ends the instance: the trap itself has none.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        crate::host::log(0, &panic.to_string());
+        crate::log::error(&panic.to_string());
     }));
 }
 

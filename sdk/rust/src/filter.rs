@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::DeserializeOwned;
 
-use crate::phase::{Flow, Interests};
+use crate::phase::{Flow, Interests, Refusal};
 use crate::schema::ConfigSchema;
 use crate::views::{
     Ended, RequestBody, RequestHead, RequestTrailers, ResponseBody, ResponseHead, ResponseTrailers,
@@ -25,6 +25,12 @@ impl std::error::Error for ConfigError {}
 impl From<String> for ConfigError {
     fn from(text: String) -> Self {
         ConfigError(text)
+    }
+}
+
+impl From<Refusal> for ConfigError {
+    fn from(refusal: Refusal) -> Self {
+        ConfigError(refusal.to_string())
     }
 }
 

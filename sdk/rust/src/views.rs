@@ -20,7 +20,7 @@ pub struct TlsFacts {
 macro_rules! facts {
     ($view:ident) => {
         impl $view {
-            /// The request's method.
+            /// The request's method, such as `GET`.
             pub fn method(&self) -> String {
                 host::method()
             }
@@ -45,17 +45,17 @@ macro_rules! facts {
                 host::query()
             }
 
-            /// The first value of a field of the request.
+            /// The first value of a field of the request, as it stands now.
             pub fn request_field(&self, name: &str) -> Option<Vec<u8>> {
                 host::get(Part::Request, name)
             }
 
-            /// The client's IP address as text.
+            /// The client's IP address as text. Behind a trusted proxy it is the one that the proxy vouches for.
             pub fn client_address(&self) -> String {
                 host::client_address()
             }
 
-            /// The port of the connection's peer.
+            /// The port at the other end of the connection, which may be a proxy's.
             pub fn client_port(&self) -> u16 {
                 host::client_port()
             }
@@ -70,27 +70,28 @@ macro_rules! facts {
                 host::tls()
             }
 
-            /// The route's name.
+            /// The name of the route that was chosen: its `name`, or its host and path as configured.
             pub fn route(&self) -> String {
                 host::route()
             }
 
-            /// What a `{name}` of the route's path stands for; `*` names the rest.
+            /// What a `{name}` of the route's path stands for in this request, percent-decoded; `*` names the rest that a trailing `*`
+            /// took.
             pub fn path_parameter(&self, name: &str) -> Option<String> {
                 host::path_parameter(name)
             }
 
-            /// The request's id.
+            /// The value of X-Request-Id: the client's, if it is trusted, else one that the proxy made.
             pub fn request_id(&self) -> String {
                 host::request_id()
             }
 
-            /// A value that a filter left for those behind it.
+            /// A value that an earlier filter, or this one, left with `set_property`: the consumer's name, for one.
             pub fn property(&self, name: &str) -> Option<Vec<u8>> {
                 host::property(name)
             }
 
-            /// Leaves a value for the filters behind.
+            /// Leaves a value for this and the other filters of the exchange. No client and no upstream sees it.
             ///
             /// # Errors
             /// A name over 64 bytes, a value over 4 KiB, or too many of them.
@@ -125,7 +126,7 @@ macro_rules! fields {
                 host::count($part)
             }
 
-            /// The field at a position.
+            /// The field at a position from 0 to `count` - 1. Fields of one name stand together.
             pub fn at(&self, index: u32) -> Option<(String, Vec<u8>)> {
                 host::at($part, index)
             }
@@ -166,10 +167,10 @@ macro_rules! fields {
 macro_rules! request_line {
     ($view:ident) => {
         impl $view {
-            /// Sets the method.
+            /// Sets the method that the upstream gets.
             ///
             /// # Errors
-            /// No token, or `CONNECT`.
+            /// [`Refusal::InvalidName`] for no token, [`Refusal::Forbidden`] for `CONNECT`.
             pub fn set_method(&mut self, method: &str) -> Result<(), Refusal> {
                 host::set_method(method)
             }
@@ -177,15 +178,15 @@ macro_rules! request_line {
             /// Sets the scheme that the upstream is told.
             ///
             /// # Errors
-            /// Neither `http` nor `https`.
+            /// [`Refusal::InvalidName`] for anything but `http` and `https`.
             pub fn set_scheme(&mut self, scheme: &str) -> Result<(), Refusal> {
                 host::set_scheme(scheme)
             }
 
-            /// Sets host and port.
+            /// Sets host and port, which is what becomes of the Host field. The route stays as it was chosen.
             ///
             /// # Errors
-            /// No host, or user information in it.
+            /// [`Refusal::InvalidName`] for no host and port, such as one with user information in it.
             pub fn set_authority(&mut self, authority: &str) -> Result<(), Refusal> {
                 host::set_authority(authority)
             }
@@ -193,7 +194,7 @@ macro_rules! request_line {
             /// Sets the path, which is brought into normal form. The route stays as it was chosen.
             ///
             /// # Errors
-            /// No path, or one that can be read in two ways.
+            /// [`Refusal::InvalidName`] for no path, or one that servers read in different ways.
             pub fn set_path(&mut self, path: &str) -> Result<(), Refusal> {
                 host::set_path(path)
             }
@@ -201,7 +202,7 @@ macro_rules! request_line {
             /// Sets what stands behind the question mark, or removes it.
             ///
             /// # Errors
-            /// A character that may not stand there.
+            /// [`Refusal::InvalidValue`] for a character that may not stand there.
             pub fn set_query(&mut self, query: Option<&str>) -> Result<(), Refusal> {
                 host::set_query(query)
             }
@@ -232,17 +233,17 @@ macro_rules! piece {
                 self.end
             }
 
-            /// The whole piece.
+            /// The whole piece, as this filter has changed it so far. It crosses into the filter's memory here and not before.
             pub fn read(&self) -> Vec<u8> {
                 host::body_read(0, u32::MAX)
             }
 
-            /// Up to `max` bytes from `offset` on.
+            /// Up to `max` bytes from `offset` on; fewer at the piece's end, none behind it.
             pub fn read_at(&self, offset: u32, max: u32) -> Vec<u8> {
                 host::body_read(offset, max)
             }
 
-            /// Puts bytes in place of the piece; none drop it.
+            /// Puts bytes in place of the piece; none drop it. The host makes Content-Length right.
             pub fn replace(&mut self, bytes: impl AsRef<[u8]>) {
                 host::body_replace(bytes.as_ref());
             }
@@ -298,7 +299,7 @@ macro_rules! head_of_body {
 macro_rules! status {
     ($view:ident) => {
         impl $view {
-            /// The response's status.
+            /// The response's status, as it stands now.
             pub fn status(&self) -> u16 {
                 host::status()
             }
@@ -306,7 +307,7 @@ macro_rules! status {
             /// Sets the response's status, 200 to 599.
             ///
             /// # Errors
-            /// Another number, or too late.
+            /// [`Refusal::InvalidName`] for another number, [`Refusal::TooLate`] when the head has left.
             pub fn set_status(&mut self, status: u16) -> Result<(), Refusal> {
                 host::set_status(status)
             }
@@ -314,37 +315,74 @@ macro_rules! status {
     };
 }
 
-/// The request's head.
+/// The request's head: its line, its fields, and the facts around it. All of it can be changed here.
+///
+/// ```
+/// # use tidegate_sdk::prelude::*;
+/// fn tag(request: &mut RequestHead) -> Result<(), Refusal> {
+///     if request.get("x-tag").is_none() {
+///         request.set("x-tag", request.client_address())?;
+///     }
+///     let path = request.path();
+///     if let Some(rest) = path.strip_prefix("/api") {
+///         request.set_path(rest)?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct RequestHead {
     end: bool,
 }
 
-/// A piece of the request's body, or all of it.
+/// A piece of the request's body, or all of it. The fields are those of the head; they can be changed if the body was taken whole
+/// or the head was held, because then the head has not left.
+///
+/// ```
+/// # use tidegate_sdk::prelude::*;
+/// fn shout(body: &mut RequestBody) -> Flow {
+///     let upper = body.read().to_ascii_uppercase();
+///     body.replace(upper);
+///     Flow::Continue
+/// }
+/// ```
 #[derive(Debug)]
 pub struct RequestBody {
     length: u32,
     end: bool,
 }
 
-/// The request's trailers.
+/// The request's trailers: fields behind the body. There are some, or their phase is not called.
 #[derive(Debug)]
 pub struct RequestTrailers(());
 
-/// The response's head: the upstream's, or the answer of a filter further in or of the proxy.
+/// The response's head: the upstream's, or the answer of a filter further in or of the proxy. The request's fields can be read
+/// with [`request_field`](ResponseHead::request_field).
+///
+/// ```
+/// # use tidegate_sdk::prelude::*;
+/// fn hide(response: &mut ResponseHead) -> Result<(), Refusal> {
+///     response.remove("server")?;
+///     response.append("vary", "origin")?;
+///     if response.status() == 500 {
+///         response.set_status(503)?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct ResponseHead {
     end: bool,
 }
 
-/// A piece of the response's body, or all of it.
+/// A piece of the response's body, or all of it; otherwise as [`RequestBody`].
 #[derive(Debug)]
 pub struct ResponseBody {
     length: u32,
     end: bool,
 }
 
-/// The response's trailers.
+/// The response's trailers: fields behind the body, such as `grpc-status`.
 #[derive(Debug)]
 pub struct ResponseTrailers(());
 

@@ -105,7 +105,7 @@ async fn a_second_signal_ends_at_once() {
     until_refused(&gateway).await;
     assert!(gateway.ended().is_none());
     gateway.signal(Signal::INT);
-    gateway.end().await;
+    assert_eq!(gateway.end().await.code(), Some(130));
     assert!(running.await.unwrap().is_err());
 }
 

@@ -190,6 +190,15 @@ async fn a_body_that_breaks_off_never_looks_whole() {
         for _ in 0..2 {
             assert!(client.try_send(get("/")).await.is_err(), "{cut:?}");
         }
+        // HTTP/1.0: an end in good order would be the end of the body.
+        let mut old = gateway.wire().await;
+        old.send("GET / HTTP/1.0\r\nHost: h\r\n\r\n").await;
+        let (all, end) = old.read_to_end().await;
+        let all = String::from_utf8_lossy(&all).to_lowercase();
+        assert!(
+            end == tidegate_tests::wire::End::Reset || all.contains("content-length: 100"),
+            "{cut:?}: {all:?}"
+        );
         until("the fault to be counted", async || {
             gateway.admin("/metrics").await.text().contains("truncated")
         })
@@ -429,4 +438,37 @@ async fn a_cut_upload_is_no_request_for_the_upstream() {
         .send(request(Method::POST, "/").body(full("b")).unwrap())
         .await;
     assert_eq!(reply.echo().body, "b");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_closes_is_not_used_again() {
+    let upstream = Scripted::answering_once(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let gateway = before(&upstream).await;
+    let mut client = gateway.http1().await;
+    for number in 1..=20 {
+        assert_eq!(client.send(post("/", "pay")).await.text(), "ok");
+        assert_eq!(upstream.connections(), number);
+    }
+}
+
+#[tokio::test]
+async fn bytes_on_an_idle_connection_are_the_end_of_it() {
+    let upstream = Scripted::start(async |_, mut wire| {
+        loop {
+            wire.try_read_message().await?;
+            // The answer, and behind it something that nobody asked for.
+            wire.try_send(OK).await?;
+            wire.try_send("HTTP/1.1 408 Request Timeout\r\nContent-Length: 4\r\n\r\nlate")
+                .await?;
+        }
+    })
+    .await;
+    let gateway = before(&upstream).await;
+    let mut client = gateway.http1().await;
+    for _ in 0..20 {
+        assert_eq!(client.send(get("/")).await.text(), "ok");
+    }
 }

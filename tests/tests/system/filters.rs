@@ -1,5 +1,5 @@
 //! What filters can do to an exchange, and what a broken one can't do to others. The filters are small and
-//! written here; those on the SDK are in [`crate::shipped`].
+//! written here; those that speak the whole contract are in [`crate::contract`].
 
 use http::StatusCode;
 use tidegate_tests::client::{get, post};
@@ -363,4 +363,51 @@ async fn a_bad_filter_at_the_start_holds_the_others_up_for_nothing() {
     let good = gateway.plugin("good").await;
     assert_eq!(good["state"], "ok", "{good}");
     gateway.logged(&["20-bad.wasm"]).await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_bound_goes_on_as_it_comes_if_the_filter_asked_for_that() {
+    let upstream = Upstream::echo().await;
+    let guest = Guest::new()
+        .wants_request_body_up_to(1000)
+        .sets_request_field_in_body("x-judged", "yes");
+    let gateway = Setup::with_upstream("main", &upstream.url())
+        .filter("judge", guest.build())
+        .route("/*", "main", &["judge"])
+        .start()
+        .await;
+    for mut client in [gateway.http1().await, gateway.http2().await] {
+        for length in [0, 10, 1000, 1001, 500_000] {
+            let seen = client.send(post("/", vec![b'x'; length])).await.echo();
+            assert_eq!(seen.body.len(), length);
+            assert_eq!(seen.field("x-judged"), Some("yes"), "{length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_never_loaded_stands_in_its_place_by_its_policy() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::with_upstream("main", &upstream.url())
+        .filter("bad", "no wasm")
+        .toml("[filter.lenient]\nuse = \"bad\"\nfailure = \"open\"")
+        .route("/closed", "main", &["bad"])
+        .route("/open", "main", &["lenient"])
+        .route("/other", "main", &[])
+        .start()
+        .await;
+    assert!(gateway.get("/closed").await.status.is_server_error());
+    assert_eq!(gateway.get("/open").await.status, StatusCode::OK);
+    assert_eq!(gateway.get("/other").await.status, StatusCode::OK);
+    assert_eq!(upstream.requests(), 2);
+    // The file is put right while the proxy runs.
+    std::fs::write(
+        gateway.plugin_file("bad.wasm"),
+        sets_header("x-mark", "yes"),
+    )
+    .unwrap();
+    until("the filter", async || {
+        gateway.get("/closed").await.field("x-mark") == Some("yes")
+    })
+    .await;
 }

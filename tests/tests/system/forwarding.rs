@@ -374,6 +374,36 @@ async fn answers_without_a_body_have_none() {
 }
 
 #[tokio::test]
+async fn early_hints_go_through_to_clients_that_know_them() {
+    let upstream = Scripted::answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let gateway = Setup::with_upstream("main", &upstream.url())
+        .route("/*", "main", &[])
+        .start()
+        .await;
+    let mut wire = gateway.wire().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let first = wire.read_bare().await;
+    if first.status() == 103 {
+        assert_eq!(first.field("link"), Some("</a.css>; rel=preload"));
+        let last = wire.read_message().await;
+        assert_eq!((last.status(), last.text().as_str()), (200, "ok"));
+    } else {
+        // A proxy may leave an interim response out (RFC 9110 section 15.2); ours says where it does.
+        panic!("no early hints came: {first:?}");
+    }
+
+    let mut old = gateway.wire().await;
+    old.send("GET / HTTP/1.0\r\nHost: h\r\n\r\n").await;
+    let all = old.rest().await;
+    assert!(!all.contains("103"), "{all}");
+    assert!(all.contains(" 200 "), "{all}");
+}
+
+#[tokio::test]
 async fn who_expects_100_gets_it_before_sending_the_body() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::before(&upstream).start().await;

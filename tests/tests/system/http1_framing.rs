@@ -22,11 +22,11 @@ async fn all_refused(statuses: &[u16], requests: &[(&str, &[u8])]) {
     for (name, bytes) in requests {
         let answer = exchange(&gateway, bytes).await;
         let status = answer
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3))
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.get(2..5))
             .and_then(|digits| digits.parse::<u16>().ok());
         let refused = status.is_some_and(|status| statuses.contains(&status));
-        let once = answer.matches("HTTP/1.1 ").count() == 1;
+        let once = answer.matches("HTTP/1.").count() == 1;
         let closes = answer.to_lowercase().contains("connection: close");
         if !(refused && once && closes) {
             wrong.push(format!("{name}: {answer:?}"));
@@ -520,7 +520,7 @@ async fn a_head_that_comes_byte_by_byte_is_a_head() {
 async fn who_is_slow_with_a_head_is_sent_away() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::before(&upstream)
-        .toml("[server.limits]\nheader-timeout = \"300ms\"\nidle-timeout = \"300ms\"")
+        .toml("[server.limits]\nheader-timeout = \"1s\"\nidle-timeout = \"1s\"")
         .start()
         .await;
     // Nothing at all, half a head, half a preface: each is closed.

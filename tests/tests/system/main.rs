@@ -61,5 +61,11 @@ mod filters;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
-/// The filters that ship, the examples, and guests on the SDK and on plain bindings.
+/// The native contract from end to end, for both carriers.
+mod contract;
+
+/// The filters that ship.
 mod shipped;
+
+/// Each folder of `examples/`, run as its README says.
+mod examples;

@@ -65,15 +65,19 @@ async fn a_response_that_nobody_takes_is_given_up() {
         .toml("[server.limits]\nbody-idle-timeout = \"300ms\"")
         .start()
         .await;
-    let mut client = gateway.http1().await;
-    let response = client.start(get("/large")).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    // Nothing of the body is taken.
-    until("the response to be given up", async || {
-        given_up.load(Ordering::SeqCst) == 1
-    })
-    .await;
-    assert_eq!(gateway.get("/").await.text(), "small");
+    for (number, mut client) in [gateway.http1().await, gateway.http2().await]
+        .into_iter()
+        .enumerate()
+    {
+        let response = client.start(get("/large")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        // Nothing of the body is taken.
+        until(&format!("response {number} to be given up"), async || {
+            given_up.load(Ordering::SeqCst) == number + 1
+        })
+        .await;
+        assert_eq!(gateway.get("/").await.text(), "small");
+    }
 }
 
 #[tokio::test]

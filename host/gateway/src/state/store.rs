@@ -23,11 +23,12 @@ pub struct MemoryStore {
     bound: usize,
 }
 
+/// A namespace and a key in it.
 type Key = (Arc<str>, Arc<str>);
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<Key, Entry>,
+    spaces: HashMap<Arc<str>, HashMap<Arc<str>, Entry>>,
     /// Keys by the moment of their last touch.
     by_touch: BTreeMap<u64, Key>,
     touches: u64,
@@ -52,80 +53,104 @@ impl MemoryStore {
         }
     }
 
+    /// One step on one key, of which a value that has expired is gone.
     fn with<T>(
         &self,
-        namespace: &str,
+        space: &str,
         key: &str,
-        act: impl FnOnce(&mut Shard, Key, u64) -> Result<T, StoreError>,
+        act: impl FnOnce(&mut Shard, u64) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         if key.len() > MAX_STORE_KEY {
             return Err(StoreError::TooLarge);
         }
         let mut shard = self
             .shards
-            .lock(namespace, key)
+            .lock(space, key)
             .ok_or(StoreError::Unavailable)?;
         let now = self.clock.monotonic();
-        let key: Key = (Arc::from(namespace), Arc::from(key));
         if shard
-            .entries
-            .get(&key)
+            .entry(space, key)
             .is_some_and(|entry| entry.expires <= now)
         {
-            shard.remove(&key);
+            shard.remove(space, key);
         }
-        let result = act(&mut shard, key, now);
+        let result = act(&mut shard, now);
         while shard.bytes > self.bound
-            && let Some((_, oldest)) = shard.by_touch.first_key_value()
+            && let Some((_, (space, key))) = shard.by_touch.pop_first()
         {
-            let oldest = oldest.clone();
-            shard.remove(&oldest);
+            shard.forget(&space, &key);
         }
         result
     }
 }
 
 impl Shard {
-    fn get(&mut self, key: &Key) -> Option<Bytes> {
+    fn entry(&self, space: &str, key: &str) -> Option<&Entry> {
+        self.spaces.get(space)?.get(key)
+    }
+
+    fn get(&mut self, space: &str, key: &str) -> Option<Bytes> {
+        let entry = self.spaces.get_mut(space)?.get_mut(key)?;
         self.touches += 1;
-        let entry = self.entries.get_mut(key)?;
-        self.by_touch.remove(&entry.touched);
+        if let Some(key) = self.by_touch.remove(&entry.touched) {
+            self.by_touch.insert(self.touches, key);
+        }
         entry.touched = self.touches;
-        self.by_touch.insert(entry.touched, key.clone());
         Some(entry.value.clone())
     }
 
-    fn remove(&mut self, key: &Key) -> bool {
-        let Some(entry) = self.entries.remove(key) else {
+    fn remove(&mut self, space: &str, key: &str) -> bool {
+        let Some(touched) = self.entry(space, key).map(|entry| entry.touched) else {
             return false;
         };
-        self.by_touch.remove(&entry.touched);
-        self.bytes -= size(key, &entry.value);
+        self.by_touch.remove(&touched);
+        self.forget(space, key);
         true
     }
 
-    fn set(&mut self, key: Key, value: Bytes, expires: u64) -> Result<(), StoreError> {
+    /// Drops an entry whose touch is gone already.
+    fn forget(&mut self, space: &str, key: &str) {
+        let Some(entries) = self.spaces.get_mut(space) else {
+            return;
+        };
+        if let Some(entry) = entries.remove(key) {
+            self.bytes -= size(space, key, &entry.value);
+        }
+        if entries.is_empty() {
+            self.spaces.remove(space);
+        }
+    }
+
+    fn set(
+        &mut self,
+        space: &str,
+        key: &str,
+        value: Bytes,
+        expires: u64,
+    ) -> Result<(), StoreError> {
         if value.len() > MAX_STORE_VALUE {
             return Err(StoreError::TooLarge);
         }
-        self.remove(&key);
+        self.remove(space, key);
         self.touches += 1;
-        self.bytes += size(&key, &value);
-        self.by_touch.insert(self.touches, key.clone());
-        self.entries.insert(
-            key,
-            Entry {
-                value,
-                expires,
-                touched: self.touches,
-            },
-        );
+        self.bytes += size(space, key, &value);
+        let known = self.spaces.get_key_value(space);
+        let space = known.map_or_else(|| Arc::from(space), |(known, _)| Arc::clone(known));
+        let key: Arc<str> = Arc::from(key);
+        let entry = Entry {
+            value,
+            expires,
+            touched: self.touches,
+        };
+        let entries = self.spaces.entry(Arc::clone(&space)).or_default();
+        entries.insert(Arc::clone(&key), entry);
+        self.by_touch.insert(self.touches, (space, key));
         Ok(())
     }
 }
 
-fn size(key: &Key, value: &Bytes) -> usize {
-    key.0.len() + key.1.len() + value.len() + OVERHEAD
+fn size(space: &str, key: &str, value: &Bytes) -> usize {
+    space.len() + key.len() + value.len() + OVERHEAD
 }
 
 fn expiry(now: u64, ttl: Option<Duration>) -> u64 {
@@ -136,7 +161,7 @@ fn expiry(now: u64, ttl: Option<Duration>) -> u64 {
 
 impl Store for MemoryStore {
     fn get(&self, namespace: &str, key: &str) -> Result<Option<Bytes>, StoreError> {
-        self.with(namespace, key, |shard, key, _| Ok(shard.get(&key)))
+        self.with(namespace, key, |shard, _| Ok(shard.get(namespace, key)))
     }
 
     fn set(
@@ -146,13 +171,13 @@ impl Store for MemoryStore {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<(), StoreError> {
-        self.with(namespace, key, |shard, key, now| {
-            shard.set(key, value, expiry(now, ttl))
+        self.with(namespace, key, |shard, now| {
+            shard.set(namespace, key, value, expiry(now, ttl))
         })
     }
 
     fn delete(&self, namespace: &str, key: &str) -> Result<bool, StoreError> {
-        self.with(namespace, key, |shard, key, _| Ok(shard.remove(&key)))
+        self.with(namespace, key, |shard, _| Ok(shard.remove(namespace, key)))
     }
 
     fn compare_and_swap(
@@ -163,11 +188,12 @@ impl Store for MemoryStore {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> Result<bool, StoreError> {
-        self.with(namespace, key, |shard, key, now| {
-            if shard.get(&key).as_deref() != expected {
+        self.with(namespace, key, |shard, now| {
+            if shard.get(namespace, key).as_deref() != expected {
                 return Ok(false);
             }
-            shard.set(key, value, expiry(now, ttl)).map(|()| true)
+            let set = shard.set(namespace, key, value, expiry(now, ttl));
+            set.map(|()| true)
         })
     }
 
@@ -178,8 +204,8 @@ impl Store for MemoryStore {
         delta: i64,
         ttl: Option<Duration>,
     ) -> Result<i64, StoreError> {
-        self.with(namespace, key, |shard, key, now| {
-            let held = shard.get(&key);
+        self.with(namespace, key, |shard, now| {
+            let held = shard.get(namespace, key);
             let number = match &held {
                 None => 0,
                 Some(value) => std::str::from_utf8(value)
@@ -188,11 +214,9 @@ impl Store for MemoryStore {
                     .ok_or(StoreError::NotANumber)?,
             };
             let sum = number.checked_add(delta).ok_or(StoreError::NotANumber)?;
-            let expires = shard
-                .entries
-                .get(&key)
-                .map_or_else(|| expiry(now, ttl), |entry| entry.expires);
-            shard.set(key, Bytes::from(sum.to_string()), expires)?;
+            let held = shard.entry(namespace, key).map(|entry| entry.expires);
+            let expires = held.unwrap_or_else(|| expiry(now, ttl));
+            shard.set(namespace, key, Bytes::from(sum.to_string()), expires)?;
             Ok(sum)
         })
     }
@@ -283,5 +307,66 @@ mod tests {
             store.set("a", "k", Bytes::from(vec![0; 65 * 1024]), None),
             Err(StoreError::TooLarge)
         );
+    }
+
+    #[test]
+    fn the_books_agree_after_any_run() {
+        let (clock, store) = store(SHARDS * 2000);
+        let mut chance = 1u64;
+        for _ in 0..20_000 {
+            chance = chance
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(99);
+            let draw = chance >> 33;
+            let (space, key) = (["a", "b"][(draw % 2) as usize], format!("k{}", draw % 300));
+            let ttl = draw
+                .is_multiple_of(3)
+                .then(|| Duration::from_nanos(draw % 50));
+            match draw % 7 {
+                0 => drop(store.get(space, &key)),
+                1 => drop(store.delete(space, &key)),
+                2 => drop(store.increment(space, &key, 1, ttl)),
+                3 => drop(store.compare_and_swap(space, &key, None, "1".into(), ttl)),
+                _ => {
+                    let value = vec![b'1'; (draw % 90) as usize + 1];
+                    store.set(space, &key, value.into(), ttl).unwrap();
+                }
+            }
+            clock.advance(Duration::from_nanos(draw % 5));
+        }
+        for shard in &store.shards.shards {
+            let shard = shard.lock().unwrap();
+            let mut bytes = 0;
+            let mut count = 0;
+            for (space, entries) in &shard.spaces {
+                for (key, entry) in entries {
+                    bytes += size(space, key, &entry.value);
+                    count += 1;
+                    let touched = &shard.by_touch[&entry.touched];
+                    assert_eq!((&touched.0, &touched.1), (space, key));
+                }
+            }
+            assert_eq!((shard.bytes, shard.by_touch.len()), (bytes, count));
+            assert!(bytes <= 2000);
+        }
+    }
+
+    #[test]
+    fn increments_of_many_threads_are_all_counted() {
+        let store = Arc::new(MemoryStore::new(Arc::new(ManualClock::at(1)), 1 << 20));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let store = Arc::clone(&store);
+                std::thread::spawn(move || {
+                    for _ in 0..1000 {
+                        store.increment("a", "n", 1, None).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(store.increment("a", "n", 0, None), Ok(4000));
     }
 }

@@ -11,7 +11,7 @@ use rustls::ServerConfig;
 use tidegate_core::metrics::{Counter, Owner, Registry};
 use tidegate_gateway::{Drain, Worker};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::backoff::{Backoff, is_of_one_connection};
@@ -74,14 +74,14 @@ impl DoorFigures {
 }
 
 impl Door {
-    /// Accepts from a socket until the handle is used or the worker ends.
+    /// Accepts from a socket until the task is aborted or the worker ends.
     pub(crate) fn open(
         self: &Rc<Self>,
         listener: TcpListener,
         tls: Option<Arc<ServerConfig>>,
-    ) -> AbortHandle {
+    ) -> JoinHandle<()> {
         let door = Rc::clone(self);
-        tokio::task::spawn_local(door.accept(listener, tls)).abort_handle()
+        tokio::task::spawn_local(door.accept(listener, tls))
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
@@ -96,15 +96,14 @@ impl Door {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.figures.accept_failures.increment();
-                    let rest = backoff.failed(Instant::now());
-                    if let Some(times) = rest.tell {
+                    if let Some(times) = self.bounds.told.failed(Instant::now()) {
                         tracing::error!(
                             %error,
                             times,
                             "connections can't be accepted; raise the limit of open files (`ulimit -n`) or lower `max-connections`"
                         );
                     }
-                    tokio::time::sleep(rest.wait).await;
+                    tokio::time::sleep(backoff.failed()).await;
                 }
             }
         }
@@ -127,7 +126,7 @@ impl Door {
         let drain = self.drain.clone();
         match acceptor {
             None => {
-                tokio::task::spawn_local(worker.serve_connection(stream, peer, None, drain));
+                tokio::task::spawn_local(worker.serve_stream(stream, peer, None, drain));
             }
             Some(acceptor) => {
                 let door = Rc::clone(self);

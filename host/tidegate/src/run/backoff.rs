@@ -2,6 +2,7 @@
 //! argument.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The first rest after a failure; each further one is twice as long.
@@ -15,40 +16,38 @@ const BETWEEN_LINES: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     in_a_row: u32,
-    told: Option<Instant>,
-    untold: u64,
 }
 
-/// What to do now.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Rest {
-    /// How long not to try.
-    pub(crate) wait: Duration,
-    /// How many failures a line of the log is to tell of; none: no line.
-    pub(crate) tell: Option<u64>,
-}
+/// What was told of failures, by all listeners together.
+#[derive(Debug, Default)]
+pub(crate) struct Told(Mutex<(Option<Instant>, u64)>);
 
 impl Backoff {
-    /// After a failure that was not one client's.
-    pub(crate) fn failed(&mut self, now: Instant) -> Rest {
-        let wait = FIRST
-            .saturating_mul(1 << self.in_a_row.min(16))
-            .min(LONGEST);
+    /// How long not to try, after a failure that was not one client's.
+    pub(crate) fn failed(&mut self) -> Duration {
+        let rest = FIRST.saturating_mul(1 << self.in_a_row.min(16));
         self.in_a_row = self.in_a_row.saturating_add(1);
-        self.untold += 1;
-        let quiet = self
-            .told
-            .is_some_and(|told| now.saturating_duration_since(told) < BETWEEN_LINES);
-        let tell = (!quiet).then(|| {
-            self.told = Some(now);
-            std::mem::take(&mut self.untold)
-        });
-        Rest { wait, tell }
+        rest.min(LONGEST)
     }
 
     /// After a connection.
     pub(crate) fn succeeded(&mut self) {
         self.in_a_row = 0;
+    }
+}
+
+impl Told {
+    /// How many failures a line of the log is to tell of now; none: no line.
+    pub(crate) fn failed(&self, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, untold) = &mut *told;
+        *untold += 1;
+        let quiet = last.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_LINES);
+        if quiet {
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(untold))
     }
 }
 
@@ -73,22 +72,25 @@ mod tests {
 
     #[test]
     fn it_waits_longer_and_longer_and_tells_once_a_second() {
-        let mut backoff = Backoff::default();
+        let told = Told::default();
+        let mut listeners = [Backoff::default(), Backoff::default()];
         let start = Instant::now();
         let mut now = start;
         let mut lines = Vec::new();
         while now < start + Duration::from_secs(10) {
-            let rest = backoff.failed(now);
-            lines.extend(rest.tell);
-            now += rest.wait;
+            let rests = listeners.each_mut().map(|listener| {
+                lines.extend(told.failed(now));
+                listener.failed()
+            });
+            now += rests[0];
         }
-        // Ten seconds without a descriptor: a handful of attempts and at most a line a second.
+        // Ten seconds without a descriptor: a handful of attempts, and at most a line a second.
         assert!(lines.len() <= 10, "{lines:?}");
         assert_eq!(lines[0], 1);
         let attempts: u64 = lines.iter().sum();
-        assert!(attempts < 40, "{attempts}");
-        backoff.succeeded();
-        assert_eq!(backoff.failed(now).wait, FIRST);
+        assert!(attempts < 80, "{attempts}");
+        listeners[0].succeeded();
+        assert_eq!(listeners[0].failed(), FIRST);
     }
 
     #[test]

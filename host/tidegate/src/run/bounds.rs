@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tidegate_gateway::ClientStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::backoff::Told;
 
 /// What holds for connections of all workers. Can be changed while they run.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(crate) struct Bounds {
     room: Arc<Semaphore>,
     connections: AtomicUsize,
     handshake_millis: AtomicU64,
+    /// What was told of connections that could not be accepted.
+    pub(crate) told: Told,
 }
 
 /// Somebody who waits for this to be gone from everywhere.
@@ -39,13 +45,18 @@ impl Bounds {
             room: Arc::new(Semaphore::new(connections)),
             connections: AtomicUsize::new(connections),
             handshake_millis: AtomicU64::new(millis(handshake)),
+            told: Told::default(),
         }
     }
 
-    /// Puts other bounds in force. Connections over a lower one stay, and no new ones come until enough have ended.
-    pub(crate) fn change(&self, connections: usize, handshake: Duration) {
+    /// Gives handshakes that begin from now on so much time.
+    pub(crate) fn change_handshake(&self, handshake: Duration) {
         self.handshake_millis
             .store(millis(handshake), Ordering::Relaxed);
+    }
+
+    /// Allows so many connections. Those over a lower bound stay, and no new ones come until enough have ended.
+    pub(crate) fn change_connections(&self, connections: usize) {
         let connections = connections.min(Semaphore::MAX_PERMITS);
         let before = self.connections.swap(connections, Ordering::Relaxed);
         if connections >= before {
@@ -126,6 +137,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Placed<IO> {
     }
 }
 
+impl ClientStream for Placed<TcpStream> {
+    fn reset_on_close(&self) {
+        // A socket that is closed already needs none.
+        let _ = self.io.set_zero_linger();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +184,8 @@ mod tests {
             for _ in 0..3 {
                 held.push(bounds.place((), alive.clone()).await.unwrap());
             }
-            bounds.change(1, Duration::from_secs(2));
+            bounds.change_connections(1);
+            bounds.change_handshake(Duration::from_secs(2));
             assert_eq!(bounds.handshake(), Duration::from_secs(2));
             held.truncate(1);
             tokio::task::yield_now().await;
@@ -174,7 +193,7 @@ mod tests {
             held.clear();
             tokio::task::yield_now().await;
             assert_eq!(bounds.room.available_permits(), 1);
-            bounds.change(5, Duration::from_secs(2));
+            bounds.change_connections(5);
             assert_eq!(bounds.room.available_permits(), 5);
             // Whoever waits for the last one is told.
             drop(alive);

@@ -15,12 +15,13 @@ use tokio::task::{AbortHandle, JoinHandle};
 use super::admin::{self, Pages, Phase};
 use super::bounds::Bounds;
 use super::build::{self, BuildError};
+use super::descriptors::make_room;
 use super::drain;
 use super::filters::Reach;
 use super::listen::{self, ListenError, Protocols};
 use super::listeners::Listeners;
 use super::pass::{Configuration, Reader, Report};
-use super::settle::{Look, Next, Settle};
+use super::settle::{Effort, Look, Next, Settle};
 use super::signals::{Asked, Signals};
 use super::start::{self, Parts, StartError, lock};
 use super::tell::Teller;
@@ -102,6 +103,8 @@ impl Control {
             took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "ready"
         );
+        // It holds the first snapshot, which must go when another one has come.
+        drop(report);
         control.follow(&mut signals, watch, reader).await?;
         control.pages.set_phase(Phase::Draining);
         let bound = control.checked.server.drain_timeout;
@@ -119,7 +122,7 @@ impl Control {
         mut watch: Watch,
         reader: Arc<Mutex<Reader>>,
     ) -> Result<(), StartError> {
-        let mut settle = Settle::default();
+        let (mut settle, mut effort) = (Settle::default(), Effort::default());
         // What the start left out: files that no route uses.
         settle.stir(Instant::now());
         let mut reach = Reach::Change;
@@ -161,8 +164,8 @@ impl Control {
                 }
                 (began, report) = finished(&mut look), if !idle => {
                     look = None;
-                    // As long as a look takes, so long is the rest after it: a storm of changes takes half a core at most.
-                    settle.rest_until(Instant::now() + began.elapsed());
+                    let now = Instant::now();
+                    settle.rest_until(effort.spend(now - began, now));
                     if let Some(report) = report {
                         // What was seen of the files before this look is old news.
                         survey = None;
@@ -177,6 +180,7 @@ impl Control {
                     }
                 }
                 _ = slow.tick(), if idle && survey.is_none() => {
+                    self.teller.count_snapshots();
                     survey = Some(begin_survey(&watch));
                 }
                 found = surveyed(&mut survey), if survey.is_some() => {
@@ -233,8 +237,11 @@ impl Control {
         if now.admin != before.admin {
             self.move_admin(now);
         }
-        self.bounds
-            .change(now.limits.max_connections, now.limits.handshake_timeout);
+        if now.limits.max_connections != before.limits.max_connections {
+            let connections = make_room(now.limits.max_connections, self.crew.len());
+            self.bounds.change_connections(connections);
+        }
+        self.bounds.change_handshake(now.limits.handshake_timeout);
         for (key, changed) in [
             ("workers", now.workers != before.workers),
             ("cache", now.cache != before.cache),
@@ -277,6 +284,9 @@ impl Control {
     /// Shows and tells the state of things.
     fn show(&mut self, report: &Report) {
         self.teller.tell(report);
+        if let Some(snapshot) = &report.snapshot {
+            self.teller.hold(snapshot);
+        }
         self.pages.set_plugins(&report.statuses);
         let admin = self
             .admin

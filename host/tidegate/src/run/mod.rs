@@ -11,6 +11,7 @@ mod backoff;
 mod bounds;
 mod build;
 mod control;
+mod descriptors;
 mod drain;
 mod filters;
 mod listen;

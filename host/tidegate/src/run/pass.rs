@@ -251,3 +251,6 @@ pub(crate) fn line(mistake: &Mistake) -> String {
         None => what,
     }
 }
+
+#[cfg(test)]
+mod tests;

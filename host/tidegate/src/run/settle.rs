@@ -14,6 +14,11 @@ const RETURN: Duration = Duration::from_millis(120);
 /// The longest that files that never rest can hold up a look.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How much looking may be done at a stretch.
+const EFFORT: Duration = Duration::from_secs(1);
+/// The part of a core that looking may take in the long run: one in so many.
+const SHARE: u32 = 2;
+
 /// What was heard of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sign {
@@ -51,6 +56,13 @@ pub(crate) struct Settle {
     stirred: bool,
     /// Before this, no look.
     not_before: Option<Instant>,
+}
+
+/// How much looking was done lately, so that a storm of changes leaves the cores to the workers.
+#[derive(Debug, Default)]
+pub(crate) struct Effort {
+    spent: Duration,
+    at: Option<Instant>,
 }
 
 /// What to do next.
@@ -151,6 +163,18 @@ impl Settle {
         self.stirred = false;
         self.first = (!self.heard.is_empty()).then_some(now);
         Next::Look(look)
+    }
+}
+
+impl Effort {
+    /// Counts a look that took so long, and says until when to rest; mostly not at all.
+    pub(crate) fn spend(&mut self, took: Duration, now: Instant) -> Instant {
+        let since = self
+            .at
+            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.at = Some(now);
+        self.spent = self.spent.saturating_sub(since / SHARE) + took;
+        now + self.spent.saturating_sub(EFFORT) * SHARE
     }
 }
 
@@ -291,20 +315,36 @@ mod tests {
     fn a_storm_is_many_signs_and_few_looks() {
         let (mut settle, start) = (Settle::default(), Instant::now());
         let (mut now, mut looks) = (start, 0);
+        let mut effort = Effort::default();
         for _ in 0..100_000 {
             settle.hear(wasm(), Sign::Done, Weight::Alone, now);
             if let Next::Look(_) = settle.next(now) {
                 looks += 1;
-                // Each look takes as long as the rest after it.
-                settle.rest_until(now + 50 * MS);
+                let took = 50 * MS;
+                now += took;
+                settle.rest_until(effort.spend(took, now));
             }
             now += MS / 10;
         }
-        assert!(looks <= 201, "{looks}");
-        assert!(looks >= 100, "{looks}");
+        // Half of the time, and what may be done at a stretch.
+        let most = (now - start) / SHARE + EFFORT;
+        assert!(looks * 50 * MS <= most + 50 * MS, "{looks}");
+        assert!(looks >= 50, "{looks}");
         // The last sign is not lost.
         settle.hear(wasm(), Sign::Done, Weight::Alone, now);
         look(&mut settle, now);
+    }
+
+    #[test]
+    fn a_single_look_is_followed_by_no_rest() {
+        let (mut effort, start) = (Effort::default(), Instant::now());
+        assert_eq!(effort.spend(300 * MS, start), start);
+        assert_eq!(effort.spend(300 * MS, start + 300 * MS), start + 300 * MS);
+        let long = effort.spend(2000 * MS, start + 3000 * MS);
+        assert!(long > start + 4000 * MS);
+        // After a while everything is forgotten.
+        let later = start + 60_000 * MS;
+        assert_eq!(effort.spend(900 * MS, later), later);
     }
 
     #[test]

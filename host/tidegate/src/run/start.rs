@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use super::bounds::Bounds;
 use super::build::{self, BuildError};
 use super::control::Control;
+use super::descriptors::make_room;
 use super::filters::Tools;
 use super::listen::ListenError;
 use super::listeners::{self, OpenError};
@@ -91,9 +92,10 @@ pub(crate) fn start(
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
-    if checked.server.cache.is_none() {
+    let homeless = |name: &str| std::env::var_os(name).is_none_or(|it| it.is_empty());
+    if checked.server.cache.is_none() && homeless("HOME") && homeless("XDG_CACHE_HOME") {
         tracing::warn!(
-            "compiled filters are not kept: there is no cache folder; starting may take longer"
+            "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
         );
     }
     let engine = Engine::new(EngineOptions {
@@ -106,10 +108,8 @@ pub(crate) fn start(
         access_log,
     });
     let limits = &checked.server.limits;
-    let bounds = Arc::new(Bounds::new(
-        limits.max_connections,
-        limits.handshake_timeout,
-    ));
+    let connections = make_room(limits.max_connections, checked.server.workers);
+    let bounds = Arc::new(Bounds::new(connections, limits.handshake_timeout));
     let tools = Tools {
         engine,
         services: services(&registry),

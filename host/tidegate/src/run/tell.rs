@@ -1,9 +1,11 @@
 //! What came of a look, in the log and in the figures. Decides nothing.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use tidegate_core::metrics::{Owner, Registry};
+use tidegate_gateway::Snapshot;
 
 use super::filters::{News, State, Status};
 use super::pass::{Configuration, Report};
@@ -16,6 +18,8 @@ pub(crate) struct Teller {
     digests: BTreeSet<String>,
     routes: BTreeSet<String>,
     upstreams: BTreeSet<String>,
+    /// Snapshots that came into force, as long as somebody holds them.
+    snapshots: Vec<(Instant, Weak<Snapshot>)>,
 }
 
 impl Teller {
@@ -39,6 +43,33 @@ impl Teller {
             digests: BTreeSet::new(),
             routes: BTreeSet::new(),
             upstreams: BTreeSet::new(),
+            snapshots: Vec::new(),
+        }
+    }
+
+    /// Takes note of a snapshot that came into force.
+    pub(crate) fn hold(&mut self, snapshot: &Arc<Snapshot>) {
+        self.snapshots
+            .push((Instant::now(), Arc::downgrade(snapshot)));
+        self.count_snapshots();
+    }
+
+    /// Counts the snapshots that exchanges still hold.
+    pub(crate) fn count_snapshots(&mut self) {
+        self.snapshots
+            .retain(|(_, snapshot)| snapshot.strong_count() > 0);
+        let oldest = self.snapshots.first().map(|(since, _)| since.elapsed());
+        let help =
+            "Snapshots in memory: the one in force, and those that running exchanges began with.";
+        // A few thousands at most; a float holds that exactly.
+        let count = u32::try_from(self.snapshots.len()).unwrap_or(u32::MAX);
+        if let Ok(gauge) = self.registry.gauge("tidegate_snapshots", help, &[]) {
+            gauge.set(count.into());
+        }
+        let help = "How long ago the oldest snapshot in memory came into force.";
+        let name = "tidegate_oldest_snapshot_seconds";
+        if let Ok(gauge) = self.registry.gauge(name, help, &[]) {
+            gauge.set(oldest.unwrap_or_default().as_secs_f64());
         }
     }
 

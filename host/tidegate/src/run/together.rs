@@ -10,6 +10,9 @@ use std::thread;
 const THREADS: usize = 4;
 /// Bytes of a thread's stack.
 const STACK: usize = 16 << 20;
+/// How far these threads, and those of the compiler, which they start, stand behind the workers when there are more
+/// threads than cores: far enough that a worker does not miss the time that its filters have.
+const NICE: i32 = 5;
 
 /// The results, in the order of the values. Work that panics, or that no thread can be had for, is done on this
 /// thread; so a panic is passed on.
@@ -33,7 +36,11 @@ pub(crate) fn each<T: Sync, R: Send>(values: &[T], act: impl Fn(&T) -> R + Sync)
             thread::Builder::new()
                 .name("compile".to_owned())
                 .stack_size(STACK)
-                .spawn_scoped(scope, work)
+                .spawn_scoped(scope, || {
+                    // On Linux this is the thread's own. Without it, things are only less smooth.
+                    let _ = rustix::process::setpriority_process(None, NICE);
+                    work();
+                })
         };
         let threads: Vec<_> = (0..count).map_while(|_| spawn().ok()).collect();
         for thread in threads {

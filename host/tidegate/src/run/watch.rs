@@ -353,3 +353,111 @@ fn sign(kind: &EventKind) -> Option<Sign> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::settle::{Look, Next};
+    use tokio::runtime::{Builder, LocalOptions};
+
+    /// Lets real events come in until it is time to look.
+    fn until_look(watch: &mut Watch, settle: &mut Settle) -> Look {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            let patience = Instant::now() + Duration::from_secs(30);
+            loop {
+                let time = match settle.next(Instant::now()) {
+                    Next::Look(look) => return look,
+                    Next::At(time) => time,
+                    Next::Wait => patience,
+                };
+                assert!(Instant::now() < patience, "no event came");
+                let mut events = Vec::new();
+                tokio::select! {
+                    () = watch.heard(&mut events) => {
+                        watch.tell(events, settle, Instant::now());
+                    }
+                    () = tokio::time::sleep_until(time.into()) => {}
+                }
+            }
+        })
+    }
+
+    fn watched(folder: &Path) -> (Watch, Settle) {
+        let files = [folder.join("tidegate.toml")];
+        let wanted = Wanted::new(&folder.join("plugins"), &files);
+        let mut watch = Watch::new(true);
+        let seen = wanted.survey();
+        watch.follow(wanted, seen);
+        (watch, Settle::default())
+    }
+
+    #[test]
+    fn a_written_file_is_heard_of_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let plugins = folder.path().join("plugins");
+        fs::create_dir(&plugins).unwrap();
+        let (mut watch, mut settle) = watched(folder.path());
+        for name in [".a.wasm.swp", "a.wasm~", "4913", "notes.txt"] {
+            fs::write(plugins.join(name), "x").unwrap();
+        }
+        fs::write(folder.path().join("access.log"), "x").unwrap();
+        fs::write(plugins.join("a.wasm"), "x").unwrap();
+        let look = until_look(&mut watch, &mut settle);
+        assert_eq!(look.dirty, HashSet::from([plugins.join("a.wasm")]));
+        fs::write(folder.path().join("tidegate.toml"), "x").unwrap();
+        let look = until_look(&mut watch, &mut settle);
+        assert_eq!(
+            look.dirty,
+            HashSet::from([folder.path().join("tidegate.toml")])
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_replaced_is_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("plugins")).unwrap();
+        let (mut watch, mut settle) = watched(folder.path());
+        fs::create_dir(at("next")).unwrap();
+        fs::rename(at("plugins"), at("before")).unwrap();
+        fs::rename(at("next"), at("plugins")).unwrap();
+        until_look(&mut watch, &mut settle);
+        // What happens in the old one is of no interest; what happens in the new one is.
+        fs::write(at("before/a.wasm"), "x").unwrap();
+        fs::write(at("plugins/b.wasm"), "x").unwrap();
+        let look = until_look(&mut watch, &mut settle);
+        assert_eq!(look.dirty, HashSet::from([at("plugins/b.wasm")]));
+        // And one that goes away and comes back.
+        fs::remove_dir_all(at("plugins")).unwrap();
+        until_look(&mut watch, &mut settle);
+        fs::create_dir(at("plugins")).unwrap();
+        until_look(&mut watch, &mut settle);
+        fs::write(at("plugins/c.wasm"), "x").unwrap();
+        let look = until_look(&mut watch, &mut settle);
+        assert!(look.dirty.contains(&at("plugins/c.wasm")), "{look:?}");
+    }
+
+    #[test]
+    fn a_change_without_an_event_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("plugins")).unwrap();
+        fs::write(at("file"), "1").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("plugins/a.wasm")).unwrap();
+        let (mut watch, mut settle) = watched(folder.path());
+        let now = Instant::now();
+        watch.compare(watch.wanted().survey(), &mut settle, now);
+        assert_eq!(settle.next(now), Next::Wait);
+        fs::write(at("file"), "22").unwrap();
+        watch.compare(watch.wanted().survey(), &mut settle, now);
+        assert!(matches!(settle.next(now), Next::At(_)));
+        let Next::Look(look) = settle.next(now + Duration::from_secs(1)) else {
+            panic!("nothing to look at");
+        };
+        assert!(look.dirty.contains(&at("plugins/a.wasm")));
+    }
+}

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use tidegate_gateway::{Drain, Shared, Snapshot, Worker};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::accept::{Door, DoorFigures};
 use super::bounds::Bounds;
@@ -190,7 +190,7 @@ async fn work(
         figures,
     });
     let mut older: Vec<Weak<Worker>> = Vec::new();
-    let mut sockets: HashMap<u64, AbortHandle> = HashMap::new();
+    let mut sockets: HashMap<u64, JoinHandle<()>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Install(snapshot, done) => {
@@ -215,21 +215,26 @@ async fn work(
             },
             Command::Close(number) => {
                 if let Some(accepting) = sockets.remove(&number) {
-                    accepting.abort();
+                    end(accepting).await;
                 }
             }
             Command::Drain => break,
         }
     }
-    for accepting in sockets.values() {
-        accepting.abort();
+    for accepting in sockets.into_values() {
+        end(accepting).await;
     }
     trigger.drain();
-    // Aborted tasks give their sockets back when they are next looked at.
-    tokio::task::yield_now().await;
     // Every connection and every task at the door holds it until it is gone.
     drop(door);
     connections.recv().await;
+}
+
+/// Ends a task that accepts, and waits until its socket is closed.
+async fn end(accepting: JoinHandle<()>) {
+    accepting.abort();
+    // It was told to end; how it did is no news.
+    let _ = accepting.await;
 }
 
 /// Connections that began under earlier settings keep those, but see the routes and filters that are in force.
@@ -241,4 +246,110 @@ fn install_on(older: &mut Vec<Weak<Worker>>, snapshot: &Arc<Snapshot>) {
         }
         None => false,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::listen;
+    use std::io::{Read as _, Write as _};
+    use std::net::{SocketAddr, TcpStream};
+    use std::time::Duration;
+    use tidegate_core::metrics::Registry;
+    use tidegate_gateway::Settings;
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared {
+            settings: Settings::default(),
+            registry: Arc::new(Registry::new()),
+            access_log: None,
+        })
+    }
+
+    fn crew(count: usize) -> (Crew, SocketAddr) {
+        let bounds = Arc::new(Bounds::new(100, Duration::from_secs(1)));
+        let crew = Crew::start(count, &shared(), &bounds).unwrap();
+        let (address, sockets) = listen::open("127.0.0.1:0".parse().unwrap(), count).unwrap();
+        crew.open(1, sockets, None);
+        (crew, address)
+    }
+
+    fn in_runtime(test: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build_local(LocalOptions::default())
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    /// Sends a request and leaves the connection open.
+    fn ask(address: SocketAddr) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            .unwrap();
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).unwrap();
+        answer.truncate(length);
+        (stream, String::from_utf8(answer).unwrap())
+    }
+
+    #[test]
+    fn every_worker_serves_and_ends_when_its_connections_have() {
+        let (mut crew, address) = crew(2);
+        in_runtime(async {
+            crew.install(&Arc::default(), None).await;
+            // The kernel spreads connections by chance; these many meet both.
+            let mut open: Vec<TcpStream> = Vec::new();
+            for _ in 0..20 {
+                let (stream, answer) = ask(address);
+                assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+                open.push(stream);
+            }
+            crew.drain();
+            let mut ended = Vec::new();
+            while let Some(end) = crew.ended().await {
+                assert!(end.told);
+                ended.push(end.worker);
+            }
+            ended.sort_unstable();
+            assert_eq!(ended, [0, 1]);
+            for mut stream in open {
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).unwrap();
+            }
+            assert!(TcpStream::connect(address).is_err());
+        });
+    }
+
+    #[test]
+    fn a_closed_socket_refuses_and_what_is_open_goes_on() {
+        let (mut crew, address) = crew(1);
+        in_runtime(async {
+            let (mut stream, _) = ask(address);
+            crew.close(1);
+            // Settings and snapshots reach connections that are open; and it comes after the closing.
+            crew.install(&Arc::default(), Some(&shared())).await;
+            crew.install(&Arc::default(), None).await;
+            assert!(TcpStream::connect(address).is_err());
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+                .unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 404");
+            drop(stream);
+            crew.drain();
+            assert_eq!(
+                crew.ended().await,
+                Some(Ended {
+                    worker: 0,
+                    told: true
+                })
+            );
+        });
+    }
 }

@@ -5,7 +5,8 @@ use quote::{format_ident, quote};
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::{
-    Error, Expr, ExprLit, ImplItem, ItemImpl, Lit, LitStr, MetaNameValue, Result, Token, Type,
+    Error, Expr, ExprLit, ImplItem, ItemImpl, Lit, LitInt, LitStr, MetaNameValue, Result, Token,
+    Type,
 };
 
 /// The methods of the trait that are phases, with the phase's name in the SDK.
@@ -28,7 +29,9 @@ struct Attributes {
     request_body: Option<LitStr>,
     response_body: Option<LitStr>,
     overflow: Option<LitStr>,
-    limit: Option<u32>,
+    limit: Option<LitInt>,
+    memory: Option<LitInt>,
+    call_ms: Option<LitInt>,
 }
 
 impl Attributes {
@@ -44,7 +47,9 @@ impl Attributes {
                 return Err(Error::new_spanned(pair.path, "the value must be a literal"));
             };
             match (name.as_str(), lit) {
-                ("limit", Lit::Int(number)) => attributes.limit = Some(number.base10_parse()?),
+                ("limit", Lit::Int(number)) => attributes.limit = Some(number),
+                ("memory", Lit::Int(number)) => attributes.memory = Some(number),
+                ("call_ms", Lit::Int(number)) => attributes.call_ms = Some(number),
                 ("name", Lit::Str(text)) => attributes.name = Some(text),
                 ("description", Lit::Str(text)) => attributes.description = Some(text),
                 ("version", Lit::Str(text)) => attributes.version = Some(text),
@@ -58,24 +63,36 @@ impl Attributes {
                     return Err(Error::new_spanned(
                         pair.path,
                         "there is name, version, description, store, http, env, request_body, response_body, \
-                         overflow (texts) and limit (a number)",
+                         overflow (texts), limit, memory and call_ms (numbers)",
                     ));
                 }
             }
         }
         Ok(attributes)
     }
+
+    /// The bounds that the author suggests, as the manifest's last key.
+    fn limits(&self) -> Result<String> {
+        let mut limits = Vec::new();
+        for (key, number) in [
+            ("memory", &self.memory),
+            ("call-ms", &self.call_ms),
+            ("body", &self.limit),
+        ] {
+            if let Some(number) = number {
+                limits.push(format!("\"{key}\":{}", number.base10_parse::<u64>()?));
+            }
+        }
+        Ok(match limits.is_empty() {
+            true => String::new(),
+            false => format!(",\"limits\":{{{}}}", limits.join(",")),
+        })
+    }
 }
 
 pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<TokenStream> {
     let attributes = Attributes::parse(attributes)?;
     let mut item: ItemImpl = syn::parse2(item)?;
-    if !item.generics.params.is_empty() {
-        return Err(Error::new_spanned(
-            &item.generics,
-            "a filter can't be generic: it is exported",
-        ));
-    }
     let this = (*item.self_ty).clone();
     let has = |name: &str| {
         item.items.iter().any(|member| match member {
@@ -84,6 +101,7 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
             _ => false,
         })
     };
+    check(&attributes, &item, &has)?;
     let mut missing = Vec::new();
     if !has("Config") {
         missing.push(syn::parse2(quote! { type Config = (); })?);
@@ -133,6 +151,7 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
         );
         capabilities.push(quote! { #open, ::tidegate_sdk::schema::quote!(#why), "}", });
     }
+    let end = format!("]{}}}", attributes.limits()?);
     Ok(quote! {
         #item
 
@@ -150,13 +169,62 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
                     ",\"description\":", ::tidegate_sdk::schema::quote!(#description),
                     ",\"contract\":\"0.1.0\",\"config-schema\":",
                     <<#this as ::tidegate_sdk::Filter>::Config as ::tidegate_sdk::ConfigSchema>::SCHEMA,
-                    ",\"capabilities\":[", #(#capabilities)* "]}",
+                    ",\"capabilities\":[", #(#capabilities)* #end,
                 );
             }
 
             ::tidegate_sdk::export_filter!(#this);
         };
     })
+}
+
+/// Finds what would compile and do something else than its author thinks.
+fn check(attributes: &Attributes, item: &ItemImpl, has: &dyn Fn(&str) -> bool) -> Result<()> {
+    let of_trait = item
+        .trait_
+        .as_ref()
+        .and_then(|(_, path, _)| path.segments.last());
+    if of_trait.is_none_or(|last| last.ident != "Filter") {
+        return Err(Error::new_spanned(
+            &item.self_ty,
+            "`#[filter]` stands over `impl Filter for ..`",
+        ));
+    }
+    if !item.generics.params.is_empty() {
+        return Err(Error::new_spanned(
+            &item.generics,
+            "a filter can't be generic: it is exported",
+        ));
+    }
+    if has("Config") && !has("new") {
+        return Err(Error::new_spanned(
+            &item.self_ty,
+            "a filter with a `Config` needs `fn new(config: Config) -> Result<Self, ConfigError>`",
+        ));
+    }
+    for (phase, mode) in [
+        ("request_body", &attributes.request_body),
+        ("response_body", &attributes.response_body),
+    ] {
+        if mode.is_some() && !has(phase) {
+            return Err(Error::new_spanned(
+                mode,
+                format!("there is no `fn {phase}` that would be called with the body"),
+            ));
+        }
+    }
+    let bounds = match (&attributes.limit, &attributes.overflow) {
+        (Some(limit), _) => Some(limit.span()),
+        (None, Some(overflow)) => Some(overflow.span()),
+        (None, None) => None,
+    };
+    match bounds {
+        Some(span) if !has("request_body") && !has("response_body") => Err(Error::new(
+            span,
+            "`limit` and `overflow` are about bodies: there is no `fn request_body` or `fn response_body`",
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn wish(mode: &Option<LitStr>, attributes: &Attributes, taken: bool) -> Result<TokenStream> {
@@ -183,7 +251,10 @@ fn wish(mode: &Option<LitStr>, attributes: &Attributes, taken: bool) -> Result<T
             ));
         }
     };
-    let limit = attributes.limit.unwrap_or(0);
+    let limit = match &attributes.limit {
+        Some(limit) => limit.base10_parse::<u32>()?,
+        None => 0,
+    };
     Ok(quote! {
         ::tidegate_sdk::BodyWish {
             mode: ::tidegate_sdk::BodyMode::#mode,
@@ -191,4 +262,70 @@ fn wish(mode: &Option<LitStr>, attributes: &Attributes, taken: bool) -> Result<T
             overflow: ::tidegate_sdk::Overflow::#overflow,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(attributes: TokenStream, item: TokenStream) -> String {
+        expand(attributes, item).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn mistakes_are_told_in_the_authors_words() {
+        let hello = quote! { impl Filter for Hello {} };
+        for (attributes, item, word) in [
+            (
+                quote! { nam = "a" },
+                hello.clone(),
+                "there is name, version",
+            ),
+            (quote! { name = NAME }, hello.clone(), "must be a literal"),
+            (quote! {}, quote! { impl Hello {} }, "impl Filter for"),
+            (
+                quote! {},
+                quote! { impl<T> Filter for Hello<T> {} },
+                "generic",
+            ),
+            (
+                quote! {},
+                quote! { impl Filter for Hello { type Config = Config; } },
+                "fn new(config",
+            ),
+            (
+                quote! { request_body = "whole" },
+                hello.clone(),
+                "no `fn request_body`",
+            ),
+            (quote! { limit = 5 }, hello.clone(), "about bodies"),
+            (
+                quote! { request_body = "all" },
+                quote! { impl Filter for Hello { fn request_body(&self) {} } },
+                "\"whole\"",
+            ),
+            (
+                quote! { overflow = "cut" },
+                quote! { impl Filter for Hello { fn request_body(&self) {} } },
+                "\"refuse\"",
+            ),
+        ] {
+            let message = refusal(attributes, item);
+            assert!(message.contains(word), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_filled_in() {
+        let made = expand(quote! {}, quote! { impl Filter for Hello {} }).unwrap();
+        let made = made.to_string();
+        for part in [
+            "type Config = ()",
+            "type State = ()",
+            "fn new",
+            "CARGO_PKG_NAME",
+        ] {
+            assert!(made.contains(part), "{made}");
+        }
+    }
 }

@@ -1,123 +1,11 @@
-//! `#[derive(ConfigSchema)]`: a type's JSON Schema as a constant, from its fields, its documentation and its serde attributes.
+//! `#[derive(ConfigSchema)]`: a type's JSON Schema as a constant, from its fields, its documentation and serde's attributes. The
+//! schemas of the fields' types are put in by the compiler, so nothing is known of them here.
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Error, Expr, ExprLit, Fields, Lit, Meta, Result};
+use syn::{Data, DataEnum, DeriveInput, Error, Fields, FieldsNamed, Result, Type, Variant};
 
-/// The serde attributes that are understood.
-#[derive(Default)]
-struct Serde {
-    rename: Option<String>,
-    rename_all: Option<String>,
-    default: bool,
-    deny_unknown: bool,
-    untagged: bool,
-}
-
-impl Serde {
-    fn parse(attributes: &[Attribute]) -> Result<Self> {
-        let mut serde = Serde::default();
-        for attribute in attributes
-            .iter()
-            .filter(|attribute| attribute.path().is_ident("serde"))
-        {
-            attribute.parse_nested_meta(|meta| {
-                let name = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
-                let text = || -> Result<String> { Ok(meta.value()?.parse::<syn::LitStr>()?.value()) };
-                match name.as_str() {
-                    "rename" => serde.rename = Some(text()?),
-                    "rename_all" => serde.rename_all = Some(text()?),
-                    "default" => {
-                        serde.default = true;
-                        if meta.input.peek(syn::Token![=]) {
-                            text()?;
-                        }
-                    }
-                    "deny_unknown_fields" => serde.deny_unknown = true,
-                    "untagged" => serde.untagged = true,
-                    _ => {
-                        return Err(meta.error(
-                            "ConfigSchema understands rename, rename_all, default, deny_unknown_fields and untagged",
-                        ));
-                    }
-                }
-                Ok(())
-            })?;
-        }
-        Ok(serde)
-    }
-
-    fn name(&self, own: &str, container: &Serde) -> Result<String> {
-        if let Some(name) = &self.rename {
-            return Ok(name.clone());
-        }
-        Ok(match container.rename_all.as_deref() {
-            None => own.to_owned(),
-            Some("kebab-case") => words(own).join("-"),
-            Some("snake_case") => words(own).join("_"),
-            Some("lowercase") => words(own).concat(),
-            Some("UPPERCASE") => words(own).concat().to_uppercase(),
-            Some(other) => {
-                return Err(Error::new(
-                    proc_macro2::Span::call_site(),
-                    format!("ConfigSchema does not know rename_all = \"{other}\""),
-                ));
-            }
-        })
-    }
-}
-
-/// The words of a name in snake case or camel case, in lower case.
-fn words(name: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    let mut fresh = true;
-    for c in name.trim_start_matches("r#").chars() {
-        if c == '_' {
-            fresh = true;
-        } else {
-            if fresh || c.is_uppercase() {
-                words.push(String::new());
-            }
-            if let Some(word) = words.last_mut() {
-                word.extend(c.to_lowercase());
-            }
-            fresh = false;
-        }
-    }
-    words
-}
-
-/// The documentation as one text.
-fn documentation(attributes: &[Attribute]) -> String {
-    let lines = attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("doc"))
-        .filter_map(|attribute| match &attribute.meta {
-            Meta::NameValue(pair) => match &pair.value {
-                Expr::Lit(ExprLit {
-                    lit: Lit::Str(text),
-                    ..
-                }) => Some(text.value().trim().to_owned()),
-                _ => None,
-            },
-            _ => None,
-        });
-    lines.collect::<Vec<_>>().join(" ").trim().to_owned()
-}
-
-fn json(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if u32::from(c) < 0x20 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
-}
+use crate::serde::{Case, Serde, documentation, field_name, variant_name};
 
 pub(crate) fn expand(item: TokenStream) -> Result<TokenStream> {
     let input: DeriveInput = syn::parse2(item)?;
@@ -127,58 +15,39 @@ pub(crate) fn expand(item: TokenStream) -> Result<TokenStream> {
             "ConfigSchema can't be derived for a generic type",
         ));
     }
-    let container = Serde::parse(&input.attrs)?;
-    let description = documentation(&input.attrs);
-    let pieces = match &input.data {
-        Data::Struct(data) => structure(&data.fields, &container, &description)?,
-        Data::Enum(data) if container.untagged => {
-            let mut pieces = vec![quote! { "{\"anyOf\":[" }];
-            for (index, variant) in data.variants.iter().enumerate() {
-                if index > 0 {
-                    pieces.push(quote! { "," });
+    let serde = Serde::parse(&input.attrs)?;
+    let mut schema = Pieces::default();
+    match &input.data {
+        Data::Struct(data) => {
+            let description = documentation(&input.attrs);
+            match &data.fields {
+                Fields::Named(fields) => {
+                    let object = Object {
+                        description: &description,
+                        tag: None,
+                        case: serde.rename_all,
+                    };
+                    schema.object(fields, &serde, &object)?;
                 }
-                match &variant.fields {
-                    Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {
-                        let inner = fields.unnamed.iter().map(|field| &field.ty);
-                        pieces
-                            .push(quote! { #(<#inner as ::tidegate_sdk::ConfigSchema>::SCHEMA)* });
-                    }
-                    fields @ Fields::Named(_) => pieces.extend(structure(fields, &container, "")?),
-                    _ => {
-                        return Err(Error::new_spanned(
-                            variant,
-                            "an untagged variant has one value, or fields with names",
-                        ));
-                    }
+                Fields::Unnamed(fields) if fields.unnamed.len() == 1 => {
+                    fields
+                        .unnamed
+                        .iter()
+                        .for_each(|field| schema.of(&field.ty, &description));
                 }
-            }
-            pieces.push(quote! { "]}" });
-            pieces
-        }
-        Data::Enum(data) => {
-            let mut names = Vec::new();
-            for variant in &data.variants {
-                if !matches!(variant.fields, Fields::Unit) {
+                fields => {
                     return Err(Error::new_spanned(
-                        variant,
-                        "only untagged enums may hold values",
+                        fields,
+                        "ConfigSchema takes a struct with named fields, or with one value",
                     ));
                 }
-                let name =
-                    Serde::parse(&variant.attrs)?.name(&variant.ident.to_string(), &container)?;
-                names.push(json(&name));
             }
-            let text = format!("{{\"type\":\"string\",\"enum\":[{}]}}", names.join(","));
-            vec![quote! { #text }]
         }
-        Data::Union(_) => {
-            return Err(Error::new_spanned(
-                &input,
-                "ConfigSchema can't be derived for a union",
-            ));
-        }
-    };
+        Data::Enum(data) => schema.choice(data, &serde)?,
+        Data::Union(_) => return Err(Error::new_spanned(&input, "serde reads no unions")),
+    }
     let name = &input.ident;
+    let pieces = schema.finish();
     Ok(quote! {
         impl ::tidegate_sdk::ConfigSchema for #name {
             const SCHEMA: &'static str = ::tidegate_sdk::schema::concat!(#(#pieces,)*);
@@ -186,52 +55,225 @@ pub(crate) fn expand(item: TokenStream) -> Result<TokenStream> {
     })
 }
 
-fn structure(fields: &Fields, container: &Serde, description: &str) -> Result<Vec<TokenStream>> {
-    let Fields::Named(fields) = fields else {
-        return Err(Error::new_spanned(
-            fields,
-            "ConfigSchema takes a struct whose fields have names",
-        ));
-    };
-    let mut head = String::from("{\"type\":\"object\"");
-    if !description.is_empty() {
-        head.push_str(&format!(",\"description\":{}", json(description)));
-    }
-    if container.deny_unknown {
-        head.push_str(",\"additionalProperties\":false");
-    }
-    head.push_str(",\"properties\":{");
-    let mut pieces = vec![quote! { #head }];
-    let mut required = Vec::new();
-    for (index, field) in fields.named.iter().enumerate() {
-        let serde = Serde::parse(&field.attrs)?;
-        let own = field
-            .ident
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        let name = json(&serde.name(&own, container)?);
-        let comma = if index > 0 { "," } else { "" };
-        let text = documentation(&field.attrs);
-        let open = if text.is_empty() {
-            format!("{comma}{name}:{{\"allOf\":[")
-        } else {
-            format!(
-                "{comma}{name}:{{\"description\":{},\"allOf\":[",
-                json(&text)
-            )
-        };
-        let ty = &field.ty;
-        pieces.push(quote! { #open, <#ty as ::tidegate_sdk::ConfigSchema>::SCHEMA, "]}" });
-        if !serde.default && !container.default && !is_option(ty) {
-            required.push(name);
-        }
-    }
-    let tail = format!("}},\"required\":[{}]}}", required.join(","));
-    pieces.push(quote! { #tail });
-    Ok(pieces)
+/// What is said of an object besides its fields.
+struct Object<'a> {
+    description: &'a str,
+    /// Key and value of the tag that it is known by.
+    tag: Option<(&'a str, &'a str)>,
+    case: Option<Case>,
 }
 
-fn is_option(ty: &syn::Type) -> bool {
-    matches!(ty, syn::Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
+/// A schema in the making: texts, and types whose schemas stand between them.
+#[derive(Default)]
+struct Pieces {
+    done: Vec<TokenStream>,
+    text: String,
+}
+
+impl Pieces {
+    fn finish(mut self) -> Vec<TokenStream> {
+        self.flush();
+        self.done
+    }
+
+    fn flush(&mut self) {
+        let text = std::mem::take(&mut self.text);
+        if !text.is_empty() {
+            self.done.push(quote! { #text });
+        }
+    }
+
+    /// The schema of a type, with what is said of it where it is used.
+    fn of(&mut self, ty: &Type, description: &str) {
+        if !description.is_empty() {
+            self.text += &format!("{{\"description\":{},\"allOf\":[", json(description));
+        }
+        self.flush();
+        self.done
+            .push(quote! { <#ty as ::tidegate_sdk::ConfigSchema>::SCHEMA });
+        if !description.is_empty() {
+            self.text += "]}";
+        }
+    }
+
+    fn object(&mut self, fields: &FieldsNamed, serde: &Serde, object: &Object<'_>) -> Result<()> {
+        let mut required = Vec::new();
+        self.text += "{\"type\":\"object\"";
+        if !object.description.is_empty() {
+            self.text += &format!(",\"description\":{}", json(object.description));
+        }
+        if serde.deny_unknown {
+            self.text += ",\"additionalProperties\":false";
+        }
+        self.text += ",\"properties\":{";
+        let mut comma = "";
+        if let Some((key, value)) = object.tag {
+            self.text += &format!("{}:{{\"const\":{}}}", json(key), json(value));
+            required.push(json(key));
+            comma = ",";
+        }
+        for field in &fields.named {
+            let attributes = Serde::parse(&field.attrs)?;
+            let Some(own) = field.ident.as_ref().filter(|_| !attributes.skip) else {
+                continue;
+            };
+            let name = json(&field_name(own, &attributes, object.case));
+            self.text += &format!("{comma}{name}:");
+            self.of(&field.ty, &documentation(&field.attrs));
+            if !attributes.default && !serde.default && !is_option(&field.ty) {
+                required.push(name);
+            }
+            comma = ",";
+        }
+        self.text += &format!("}},\"required\":[{}]}}", required.join(","));
+        Ok(())
+    }
+
+    fn choice(&mut self, data: &DataEnum, serde: &Serde) -> Result<()> {
+        let mut variants = Vec::new();
+        for variant in &data.variants {
+            let attributes = Serde::parse(&variant.attrs)?;
+            if !attributes.skip {
+                let name = variant_name(&variant.ident, &attributes, serde.rename_all);
+                variants.push((variant, attributes, name));
+            }
+        }
+        let plain = serde.tag.is_none() && !serde.untagged;
+        if plain
+            && variants
+                .iter()
+                .all(|(variant, ..)| matches!(variant.fields, Fields::Unit))
+        {
+            let names: Vec<String> = variants.iter().map(|(.., name)| json(name)).collect();
+            self.text += &format!("{{\"type\":\"string\",\"enum\":[{}]}}", names.join(","));
+            return Ok(());
+        }
+        self.text += if serde.untagged {
+            "{\"anyOf\":["
+        } else {
+            "{\"oneOf\":["
+        };
+        for (index, (variant, attributes, name)) in variants.iter().enumerate() {
+            if index > 0 {
+                self.text.push(',');
+            }
+            let attributes = Serde {
+                deny_unknown: serde.deny_unknown || attributes.deny_unknown,
+                rename_all: attributes.rename_all.or(serde.rename_all_fields),
+                ..Serde::default()
+            };
+            if serde.untagged {
+                self.untagged(variant, &attributes)?;
+            } else if let Some(tag) = &serde.tag {
+                self.tagged(variant, &attributes, tag, name)?;
+            } else {
+                self.keyed(variant, &attributes, name)?;
+            }
+        }
+        self.text += "]}";
+        Ok(())
+    }
+
+    /// A variant that is known by its shape.
+    fn untagged(&mut self, variant: &Variant, serde: &Serde) -> Result<()> {
+        let description = documentation(&variant.attrs);
+        match &variant.fields {
+            Fields::Unit => self.text += "{\"type\":\"null\"}",
+            Fields::Named(fields) => {
+                let object = Object {
+                    description: &description,
+                    tag: None,
+                    case: serde.rename_all,
+                };
+                self.object(fields, serde, &object)?;
+            }
+            fields => self.of(one(variant, fields)?, &description),
+        }
+        Ok(())
+    }
+
+    /// A variant that is known by the value of a key among its own.
+    fn tagged(&mut self, variant: &Variant, serde: &Serde, tag: &str, name: &str) -> Result<()> {
+        let description = documentation(&variant.attrs);
+        let none = FieldsNamed {
+            brace_token: syn::token::Brace::default(),
+            named: Default::default(),
+        };
+        let fields = match &variant.fields {
+            Fields::Named(fields) => fields,
+            Fields::Unit => &none,
+            Fields::Unnamed(_) => {
+                return Err(Error::new_spanned(
+                    variant,
+                    "ConfigSchema can't see into the value of a tagged variant: write its fields here",
+                ));
+            }
+        };
+        let object = Object {
+            description: &description,
+            tag: Some((tag, name)),
+            case: serde.rename_all,
+        };
+        self.object(fields, serde, &object)
+    }
+
+    /// A variant that is its name, or an object with its name as the only key.
+    fn keyed(&mut self, variant: &Variant, serde: &Serde, name: &str) -> Result<()> {
+        let description = documentation(&variant.attrs);
+        if matches!(variant.fields, Fields::Unit) {
+            self.text += &format!("{{\"const\":{}}}", json(name));
+            return Ok(());
+        }
+        let name = json(name);
+        self.text += &format!(
+            "{{\"type\":\"object\",\"additionalProperties\":false,\"required\":[{name}],\"properties\":{{{name}:"
+        );
+        match &variant.fields {
+            Fields::Named(fields) => {
+                let object = Object {
+                    description: &description,
+                    tag: None,
+                    case: serde.rename_all,
+                };
+                self.object(fields, serde, &object)?;
+            }
+            fields => self.of(one(variant, fields)?, &description),
+        }
+        self.text += "}}";
+        Ok(())
+    }
+}
+
+/// The type of a variant's only value.
+fn one<'a>(variant: &Variant, fields: &'a Fields) -> Result<&'a Type> {
+    let mut types = fields.iter().map(|field| &field.ty);
+    match (types.next(), types.next()) {
+        (Some(ty), None) => Ok(ty),
+        _ => Err(Error::new_spanned(
+            variant,
+            "ConfigSchema takes variants with one value, or with named fields",
+        )),
+    }
+}
+
+fn is_option(ty: &Type) -> bool {
+    matches!(ty, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Option"))
+}
+
+/// A text as JSON has it.
+fn json(text: &str) -> String {
+    let mut out = String::from("\"");
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            letter if u32::from(letter) < 0x20 => {
+                out.push_str(&format!("\\u{:04x}", u32::from(letter)))
+            }
+            letter => out.push(letter),
+        }
+    }
+    out.push('"');
+    out
 }

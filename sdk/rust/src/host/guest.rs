@@ -1,10 +1,12 @@
 //! The real host, through the generated bindings. Translates names and nothing else.
 
 use super::Part;
-use super::services::{CallError, CallResponse, StoreError, Verdict};
 use crate::bindings::tidegate::filter as wit;
 use crate::phase::Refusal;
-use crate::services::http::Call;
+use crate::services::http::{Call, CallError, CallResponse};
+use crate::services::limiter::Verdict;
+use crate::services::log::Level;
+use crate::services::store::StoreError;
 use crate::views::TlsFacts;
 
 fn part(part: Part) -> wit::exchange::Part {
@@ -131,14 +133,22 @@ pub(crate) fn body_append(bytes: &[u8]) {
     wit::body::append(bytes);
 }
 
-pub(crate) fn log(level: u8, message: &str) {
-    let level = match level {
-        0 => wit::log::Level::Error,
-        1 => wit::log::Level::Warn,
-        2 => wit::log::Level::Info,
-        _ => wit::log::Level::Debug,
-    };
-    wit::log::write(level, message);
+fn level(level: Level) -> wit::log::Level {
+    match level {
+        Level::Error => wit::log::Level::Error,
+        Level::Warn => wit::log::Level::Warn,
+        Level::Info => wit::log::Level::Info,
+        Level::Debug => wit::log::Level::Debug,
+        Level::Trace => wit::log::Level::Trace,
+    }
+}
+
+pub(crate) fn log_enabled(of: Level) -> bool {
+    wit::log::enabled(level(of))
+}
+
+pub(crate) fn log_write(of: Level, message: &str) {
+    wit::log::write(level(of), message);
 }
 
 pub(crate) fn monotonic() -> u64 {

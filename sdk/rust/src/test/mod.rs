@@ -23,27 +23,54 @@
 //! # }
 //! ```
 
-mod request;
+mod message;
+mod outcome;
+mod run;
 
-pub use request::{Answered, Outcome, Request, Responded, Sent};
+pub use message::{Request, Response};
+pub use outcome::{Answered, Outcome, Responded, Sent};
 
+use std::cell::RefCell;
+use std::fmt;
 use std::time::Duration;
 
 use crate::filter::{ConfigError, Exported};
 use crate::host::mock::{self, Exchange, Host};
-use crate::phase::{BodyMode, BodyWish, Flow, Interests, Overflow, Phase};
+use crate::phase::{Interests, Phase};
 use crate::runtime::Slot;
-use crate::services::http::{CallError, CallResponse};
+use crate::services::http::{Call, CallError, CallResponse};
+use crate::services::log::Level;
 
-/// A filter with a host around it. Each harness starts with a fresh host; use one at a time in a thread.
+/// A filter with a host of its own around it.
+///
+/// A filter that breaks the contract (holds what can't be held, answers without an answer) makes the test fail.
 pub struct Harness<F: Exported> {
     slot: Slot<F>,
     interests: Interests,
+    host: RefCell<Host>,
     last: u64,
 }
 
+impl<F: Exported> fmt::Debug for Harness<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Harness");
+        debug
+            .field("interests", &self.interests)
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<F: Exported> Harness<F> {
-    /// A filter with that configuration.
+    /// A filter with that configuration, as `config = ..` in the proxy's file would give it.
+    ///
+    /// # Errors
+    /// The filter's own words.
+    pub fn new(config: serde_json::Value) -> Result<Self, ConfigError> {
+        Self::with_env(config, &[])
+    }
+
+    /// As [`Harness::new`], with values of the environment that the filter is granted while it is made.
     ///
     /// # Errors
     /// The filter's own words.
@@ -51,99 +78,186 @@ impl<F: Exported> Harness<F> {
         clippy::needless_pass_by_value,
         reason = "`json!` makes values, and a test reads better without `&`"
     )]
-    pub fn new(config: serde_json::Value) -> Result<Self, ConfigError> {
-        mock::with(|host| {
-            *host = Host {
-                wall: 1_800_000_000_000_000_000,
-                monotonic: 1,
-                ..Host::default()
-            }
+    pub fn with_env(config: serde_json::Value, env: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let host = RefCell::new(Host {
+            env: env.collect(),
+            ..Host::default()
         });
         let slot = Slot::new();
-        let interests = slot.configure(&config.to_string())?;
+        let interests = mock::inside(&host, || slot.configure(&config.to_string()))?;
         Ok(Harness {
             slot,
             interests,
+            host,
             last: 0,
         })
     }
 
-    /// What the filter asked to be called for.
+    /// What the filter says of itself, as the proxy reads it from the module.
+    ///
+    /// # Panics
+    /// If it is no JSON, which only a mistake in the SDK can cause.
+    #[expect(clippy::expect_used, reason = "a test harness fails tests")]
+    pub fn manifest(&self) -> serde_json::Value {
+        serde_json::from_str(F::MANIFEST).expect("a manifest is JSON")
+    }
+
+    /// What the filter asked to be called for, now that it knows its configuration.
     pub fn interests(&self) -> Interests {
         self.interests
     }
 
-    /// Moves both clocks.
+    // --- The host around it ---
+
+    /// Moves both clocks forward; nothing else does.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
-        mock::with(|host| {
-            host.monotonic = host.monotonic.saturating_add(by);
-            host.wall = host.wall.saturating_add(by);
-        });
+        let mut host = self.host.borrow_mut();
+        host.monotonic = host.monotonic.saturating_add(by);
+        host.wall = host.wall.saturating_add(by);
     }
 
-    /// Sets the clock on the wall, in seconds since 1970.
+    /// Sets the clock on the wall, in seconds since 1970. It begins at 2026-01-01T00:00:00Z.
     pub fn set_wall(&self, seconds: u64) {
-        mock::with(|host| host.wall = seconds.saturating_mul(1_000_000_000));
+        self.host.borrow_mut().wall = seconds.saturating_mul(1_000_000_000);
     }
 
-    /// Gives the filter a value of the environment.
+    /// Gives the filter a value of the environment from now on.
     pub fn set_env(&self, name: &str, value: &str) {
-        mock::with(|host| host.env.insert(name.to_owned(), value.to_owned()));
+        self.host
+            .borrow_mut()
+            .env
+            .insert(name.to_owned(), value.to_owned());
     }
 
-    /// What an upstream says to the next call that is not answered yet. Without one, a call is refused as not granted.
+    /// What an upstream says to the next call that is not answered yet, and grants the upstream. A call to one that was never
+    /// named here is not granted; one for which nothing is left to say is unreachable.
     pub fn reply(&self, upstream: &str, reply: Result<CallResponse, CallError>) {
-        mock::with(|host| {
-            host.replies
-                .entry(upstream.to_owned())
-                .or_default()
-                .push_back(reply)
-        });
+        let mut host = self.host.borrow_mut();
+        host.replies
+            .entry(upstream.to_owned())
+            .or_default()
+            .push_back(reply);
     }
 
     /// The calls that were made: upstream, method, path.
     pub fn calls(&self) -> Vec<(String, String, String)> {
-        mock::with(|host| host.calls.clone())
+        let host = self.host.borrow();
+        let calls = host.calls.iter();
+        calls
+            .map(|(upstream, call)| (upstream.clone(), call.method.clone(), call.path.clone()))
+            .collect()
     }
 
-    /// The lines that were logged.
+    /// The calls that were made, whole, as they would be built with [`Call::new`].
+    pub fn whole_calls(&self) -> Vec<(String, Call)> {
+        self.host.borrow().calls.clone()
+    }
+
+    /// The texts that were logged, in their order.
     pub fn lines(&self) -> Vec<String> {
-        mock::with(|host| host.lines.clone())
+        self.host
+            .borrow()
+            .lines
+            .iter()
+            .map(|(_, line)| line.clone())
+            .collect()
     }
 
-    /// A figure's value, by its name (with `,label=value` for each label); of a histogram the sum.
+    /// The texts that were logged at one level.
+    pub fn lines_at(&self, level: Level) -> Vec<String> {
+        let host = self.host.borrow();
+        let lines = host.lines.iter().filter(|(at, _)| *at == level);
+        lines.map(|(_, line)| line.clone()).collect()
+    }
+
+    /// A figure's value, by its name with `,label=value` behind it for each label; of a histogram the sum. None if the filter
+    /// did not define it.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        mock::with(|host| {
-            host.metrics
-                .iter()
-                .find(|(known, _)| known == name)
-                .map(|(_, value)| *value)
-        })
+        let host = self.host.borrow();
+        let found: Vec<f64> = host
+            .figures
+            .iter()
+            .filter(|figure| format!("{}{}", figure.name, figure.labels) == name)
+            .map(|figure| figure.value)
+            .collect();
+        (!found.is_empty()).then(|| found.iter().sum())
     }
 
-    /// A value of the store.
+    /// A value of the store that has not expired.
     pub fn stored(&self, namespace: &str, key: &str) -> Option<Vec<u8>> {
-        crate::host::store_get(namespace, key).ok().flatten()
+        mock::inside(&self.host, || crate::host::store_get(namespace, key))
+            .ok()
+            .flatten()
     }
+
+    /// Puts a value into the store, as another filter or worker would.
+    pub fn store(&self, namespace: &str, key: &str, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
+        let _ = mock::inside(&self.host, || {
+            crate::host::store_set(namespace, key, value, 0)
+        });
+    }
+
+    /// Takes the grant of a namespace of the store away; all others are granted.
+    pub fn refuse_store(&self, namespace: &str) {
+        self.host.borrow_mut().refused.push(namespace.to_owned());
+    }
+
+    // --- An exchange ---
 
     /// Takes a request through the filter, as the proxy would.
     pub fn request(&mut self, request: Request) -> Outcome {
         self.last += 1;
         let id = self.last;
-        let Request {
-            exchange,
-            pieces,
-            trailers,
-        } = request;
-        mock::with(|host| host.exchange = exchange);
-        let end = pieces.is_empty() && trailers.is_none();
-        let body = self.direction(id, Phase::RequestHead, end, pieces, trailers);
-        let exchange = mock::with(|host| host.exchange.clone());
-        Outcome::new(id, exchange, body)
+        self.host.borrow_mut().exchange = request.exchange;
+        let (body, trailers) =
+            self.direction(id, Phase::RequestHead, request.pieces, request.trailers);
+        Outcome::new(id, self.host.borrow().exchange.clone(), body, trailers)
     }
 
-    /// Takes an upstream's response (or anybody's) through the filter, for a request that it has seen.
+    /// Takes an upstream's response through the filter, for a request that it has seen.
+    ///
+    /// ```
+    /// # use tidegate_sdk::prelude::*;
+    /// # use tidegate_sdk::serde_json::json;
+    /// # use tidegate_sdk::test::{Harness, Request, Response};
+    /// # struct Quiet;
+    /// # #[filter(name = "quiet")]
+    /// # impl Filter for Quiet {
+    /// #     fn response_head(&self, response: &mut ResponseHead, _: &mut ()) -> Flow {
+    /// #         let _ = response.remove("server");
+    /// #         Flow::Continue
+    /// #     }
+    /// # }
+    /// # fn main() {
+    /// let mut harness = Harness::<Quiet>::new(json!({})).unwrap();
+    /// let mut outcome = harness.request(Request::get("/"));
+    /// let response = harness.respond(&mut outcome, Response::new(200).field("server", "x").body("hi"));
+    /// assert_eq!(response.field("server"), None);
+    /// assert_eq!(response.body, b"hi");
+    /// # }
+    /// ```
+    pub fn respond(&mut self, outcome: &mut Outcome, response: Response) -> Responded {
+        self.host.borrow_mut().exchange = Exchange {
+            status: response.status,
+            response: Some(response.fields),
+            ..outcome.exchange.clone()
+        };
+        let (body, trailers) = self.direction(
+            outcome.id,
+            Phase::ResponseHead,
+            response.pieces,
+            response.trailers,
+        );
+        outcome.exchange = self.host.borrow().exchange.clone();
+        Responded::new(&outcome.exchange, body, trailers)
+    }
+
+    /// [`Harness::respond`] for a response in one line; an empty body is none.
     pub fn response(
         &mut self,
         outcome: &mut Outcome,
@@ -151,175 +265,26 @@ impl<F: Exported> Harness<F> {
         fields: &[(&str, &str)],
         body: &[u8],
     ) -> Responded {
-        let pieces = if body.is_empty() {
-            Vec::new()
-        } else {
-            vec![body.to_vec()]
-        };
-        self.response_pieces(outcome, status, fields, pieces)
+        let mut response = Response::new(status).body(body);
+        for (name, value) in fields {
+            response = response.field(name, value);
+        }
+        self.respond(outcome, response)
     }
 
-    /// As [`Harness::response`], with the body cut into pieces.
-    pub fn response_pieces(
-        &mut self,
-        outcome: &mut Outcome,
-        status: u16,
-        fields: &[(&str, &str)],
-        pieces: Vec<Vec<u8>>,
-    ) -> Responded {
-        let mut exchange = outcome.exchange.clone();
-        exchange.status = status;
-        exchange.response = Some(
-            fields
-                .iter()
-                .map(|(name, value)| (name.to_ascii_lowercase(), value.as_bytes().to_vec()))
-                .collect(),
-        );
-        exchange.answer = None;
-        mock::with(|host| host.exchange = exchange);
-        let body = self.direction(
-            outcome.id,
-            Phase::ResponseHead,
-            pieces.is_empty(),
-            pieces,
-            None,
-        );
-        let exchange = mock::with(|host| host.exchange.clone());
-        outcome.exchange = exchange.clone();
-        Responded::new(exchange, body)
-    }
-
-    /// Ends the exchange: the filter's `log` runs and its state is freed.
+    /// Ends the exchange, as every one ends, in whatever way: the filter's `log` runs if it has one, and its state is freed.
     pub fn end(&mut self, outcome: Outcome) {
-        mock::with(|host| {
-            host.exchange = Exchange {
-                phase: Some(Phase::Log),
-                ..outcome.exchange
-            }
-        });
-        self.slot.log(outcome.id);
+        self.host.borrow_mut().exchange = Exchange {
+            phase: Some(Phase::Log),
+            ..outcome.exchange
+        };
+        if self.interests.has(Phase::Log) {
+            mock::inside(&self.host, || self.slot.log(outcome.id));
+        }
     }
 
-    /// How many exchanges have state in the filter.
+    /// How many exchanges the filter keeps state for: 0 when all that began have ended.
     pub fn exchanges(&self) -> usize {
         self.slot.exchanges()
-    }
-
-    /// One direction: the head, the body in pieces or whole, the trailers. Returns the body that goes on.
-    fn direction(
-        &self,
-        id: u64,
-        head: Phase,
-        end: bool,
-        pieces: Vec<Vec<u8>>,
-        trailers: Option<mock::Fields>,
-    ) -> Vec<u8> {
-        let request = head == Phase::RequestHead;
-        let (body_phase, trailer_phase, wish) = if request {
-            (
-                Phase::RequestBody,
-                Phase::RequestTrailers,
-                self.interests.request_body,
-            )
-        } else {
-            (
-                Phase::ResponseBody,
-                Phase::ResponseTrailers,
-                self.interests.response_body,
-            )
-        };
-        let enter = |phase, head_open| {
-            mock::with(|host| {
-                host.exchange.phase = Some(phase);
-                host.exchange.head_open = head_open;
-            });
-        };
-        let mut flow = Flow::Continue;
-        if self.interests.has(head) {
-            enter(head, true);
-            flow = if request {
-                self.slot.request_head(id, end)
-            } else {
-                self.slot.response_head(id, end)
-            };
-        }
-        if flow == Flow::Answer {
-            return Vec::new();
-        }
-        let whole =
-            flow == Flow::Hold || (self.interests.has(body_phase) && wish.mode == BodyMode::Whole);
-        let (pieces, head_open, last) = match self.cut(pieces, whole, wish) {
-            Ok(cut) => cut,
-            Err(status) => {
-                mock::with(|host| host.exchange.answer = Some((status, Vec::new(), Vec::new())));
-                return Vec::new();
-            }
-        };
-        let called =
-            whole || (self.interests.has(body_phase) && wish.mode == BodyMode::Stream && !end);
-        let mut out = Vec::new();
-        let count = pieces.len();
-        for (index, piece) in pieces.into_iter().enumerate() {
-            let length = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-            mock::with(|host| host.exchange.piece = piece);
-            if called {
-                enter(body_phase, head_open && index == 0);
-                let end = last && index + 1 == count;
-                let flow = if request {
-                    self.slot.request_body(id, length, end)
-                } else {
-                    self.slot.response_body(id, length, end)
-                };
-                if flow == Flow::Answer {
-                    return out;
-                }
-            }
-            mock::with(|host| out.append(&mut host.exchange.piece));
-        }
-        if trailers.is_some() && self.interests.has(trailer_phase) {
-            mock::with(|host| {
-                if request {
-                    host.exchange.request_trailers = trailers;
-                } else {
-                    host.exchange.response_trailers = trailers;
-                }
-            });
-            enter(trailer_phase, false);
-            if request {
-                self.slot.request_trailers(id);
-            } else {
-                self.slot.response_trailers(id);
-            }
-        }
-        out
-    }
-
-    /// The pieces as the filter gets them, whether the head is open at the first, and whether the last is told to be the last.
-    fn cut(
-        &self,
-        pieces: Vec<Vec<u8>>,
-        whole: bool,
-        wish: BodyWish,
-    ) -> Result<(Vec<Vec<u8>>, bool, bool), u16> {
-        if !whole {
-            return Ok((pieces, false, true));
-        }
-        let limit = if wish.limit == 0 {
-            1024 * 1024
-        } else {
-            wish.limit as usize
-        };
-        let total: usize = pieces.iter().map(Vec::len).sum();
-        if total <= limit {
-            return Ok((vec![pieces.concat()], true, true));
-        }
-        match wish.overflow {
-            Overflow::Refuse => Err(413),
-            Overflow::Stream => {
-                let all = pieces.concat();
-                let (first, rest) = all.split_at(limit);
-                Ok((vec![first.to_vec(), rest.to_vec()], true, true))
-            }
-        }
     }
 }

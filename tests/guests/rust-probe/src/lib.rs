@@ -67,11 +67,22 @@ struct Probe {
     figures: verbs::Figures,
 }
 
-#[filter(
-    name = "rust-probe",
-    store = "tests call the store",
-    http = "tests make calls",
-    env = "tests read the environment"
+#[cfg_attr(
+    feature = "calls",
+    filter(
+        name = "rust-probe",
+        store = "tests call the store",
+        http = "tests make calls",
+        env = "tests read the environment"
+    )
+)]
+#[cfg_attr(
+    not(feature = "calls"),
+    filter(
+        name = "sync-probe",
+        store = "tests call the store",
+        env = "tests read the environment"
+    )
 )]
 impl Filter for Probe {
     type Config = Config;

@@ -3,7 +3,9 @@
 use std::fmt::{Debug, Display};
 
 use tidegate_sdk::prelude::*;
-use tidegate_sdk::{clock, env, http, limiter, metrics, random, store};
+#[cfg(feature = "calls")]
+use tidegate_sdk::http;
+use tidegate_sdk::{clock, env, limiter, metrics, random, store};
 
 use crate::views::View;
 
@@ -94,10 +96,13 @@ fn services(words: &[&str]) -> Option<String> {
             let verdict = limiter::take(key, number(tokens), number(rate), number(burst));
             format!("{} {}", verdict.allowed, verdict.remaining)
         }
+        #[cfg(feature = "calls")]
         ["call", upstream, method, path] => called(http::Call::new(method, path), upstream),
+        #[cfg(feature = "calls")]
         ["call", upstream, method, path, body] => {
             called(http::Call::new(method, path).body(body), upstream)
         }
+        #[cfg(feature = "calls")]
         ["call-within", upstream, path, milliseconds] => {
             let call = http::Call::new("GET", path).timeout_ms(number(milliseconds));
             called(call, upstream)
@@ -121,6 +126,7 @@ fn services(words: &[&str]) -> Option<String> {
     })
 }
 
+#[cfg(feature = "calls")]
 fn called(call: http::Call, upstream: &str) -> String {
     match call.send(upstream) {
         Ok(answer) => format!("{} {}", answer.status, shown(&answer.body)),

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::backoff::{Backoff, is_of_one_connection};
+use super::backoff::{Backoff, Told, is_of_one_connection};
 
 /// Connections at a time; more wait.
 const CONNECTIONS: usize = 128;
@@ -38,7 +38,7 @@ pub(crate) fn serve(listener: TcpListener, pages: Rc<Pages>) -> AbortHandle {
 
 async fn accept(listener: TcpListener, pages: Rc<Pages>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut backoff = Backoff::default();
+    let (mut backoff, told) = (Backoff::default(), Told::default());
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
@@ -50,11 +50,10 @@ async fn accept(listener: TcpListener, pages: Rc<Pages>) {
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                let rest = backoff.failed(Instant::now());
-                if rest.tell.is_some() {
+                if told.failed(Instant::now()).is_some() {
                     tracing::error!(%error, "connections to the admin pages can't be accepted");
                 }
-                tokio::time::sleep(rest.wait).await;
+                tokio::time::sleep(backoff.failed()).await;
             }
         }
     }

@@ -1,0 +1,372 @@
+//! One call into a filter: waiting for the exchange's turn, the call, what it said, and what its failure means. The two
+//! directions of an exchange may want to call at the same time, and a guest that waits keeps its piece of the exchange
+//! until it is done; so there is one call at a time.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::exchange::{Chunk, Stage};
+use tidegate_core::filter::Outcome;
+use tidegate_core::phase::{Flow, Phase};
+
+use crate::answer::Failure;
+use crate::chain::{Chain, Stop};
+use crate::snapshot;
+
+type Pending = Pin<Box<dyn Future<Output = Result<Flow, FilterError>>>>;
+
+/// Whose call runs. The exchange owns a call that waits, so that it is gone when the exchange is.
+#[derive(Default)]
+pub(crate) struct Turn {
+    running: RefCell<Option<Running>>,
+    tickets: Cell<u64>,
+    waiting: RefCell<Vec<Waker>>,
+    over: Cell<bool>,
+}
+
+struct Running {
+    ticket: u64,
+    call: Pending,
+}
+
+impl Turn {
+    /// Whether the exchange has ended, and nobody is called any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// Ends what runs, and everything that waits for its turn.
+    pub(crate) fn end(&self) {
+        self.over.set(true);
+        let ended = self.running.borrow_mut().take();
+        drop(ended);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for waker in self.waiting.borrow_mut().drain(..) {
+            waker.wake();
+        }
+    }
+
+    fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.running.borrow().is_none() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|held| held.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn take(&self, call: Pending) -> u64 {
+        let ticket = self.tickets.get() + 1;
+        self.tickets.set(ticket);
+        self.running.replace(Some(Running { ticket, call }));
+        ticket
+    }
+
+    /// What became of the call of a ticket; none: it was ended.
+    fn poll(&self, ticket: u64, cx: &mut Context<'_>) -> Poll<Option<Result<Flow, FilterError>>> {
+        let mut running = self.running.borrow_mut();
+        match &mut *running {
+            Some(Running { ticket: of, call }) if *of == ticket => {
+                let result = ready!(call.as_mut().poll(cx));
+                *running = None;
+                drop(running);
+                self.wake();
+                Poll::Ready(Some(result))
+            }
+            _ => Poll::Ready(None),
+        }
+    }
+
+    fn give_back(&self, ticket: u64) {
+        let mut running = self.running.borrow_mut();
+        if running.as_ref().is_some_and(|held| held.ticket == ticket) {
+            let ended = running.take();
+            drop(running);
+            drop(ended);
+            self.wake();
+        }
+    }
+}
+
+/// What a callback is about, besides the heads.
+#[derive(Debug, Default)]
+pub(crate) enum Given {
+    #[default]
+    Nothing,
+    Piece(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// What a callback left.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Whether the head stays until the body is here.
+    pub(crate) holds: bool,
+    /// What was given, as the filter left it.
+    pub(crate) given: Given,
+    /// Whether that is a piece other than the one that was given.
+    pub(crate) changed: bool,
+    /// Whether the filter failed, and the exchange goes on without it.
+    pub(crate) left_out: bool,
+}
+
+impl Done {
+    /// Nobody was asked, or nobody who counts.
+    pub(crate) fn left_out(given: Given) -> Self {
+        Done {
+            holds: false,
+            given,
+            changed: false,
+            left_out: true,
+        }
+    }
+}
+
+impl Given {
+    /// Whether a piece became another. One that was not touched is known by its address.
+    fn differs(&self, original: &Given) -> bool {
+        match (self, original) {
+            (Given::Piece(one), Given::Piece(other)) => {
+                (one.as_ptr(), one.len()) != (other.as_ptr(), other.len()) && one != other
+            }
+            _ => false,
+        }
+    }
+}
+
+/// When and where a call is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// The filter's position in the route's chain.
+    pub(crate) position: usize,
+    pub(crate) stage: Stage,
+    /// Whether nothing follows.
+    pub(crate) end: bool,
+}
+
+/// A call on its way. Dropping it ends it.
+pub(crate) struct Call {
+    chain: Rc<Chain>,
+    moment: Moment,
+    state: State,
+}
+
+enum State {
+    /// It is somebody else's turn.
+    Waiting(Given),
+    /// The guest waits for something.
+    Running {
+        ticket: u64,
+        began: Instant,
+        original: Given,
+    },
+    Done,
+}
+
+impl Call {
+    pub(crate) fn new(chain: &Rc<Chain>, moment: Moment, given: Given) -> Self {
+        Call {
+            chain: Rc::clone(chain),
+            moment,
+            state: State::Waiting(given),
+        }
+    }
+
+    /// Makes the call as soon as it may be made.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Done, Stop>> {
+        let turn = &self.chain.turn;
+        if let State::Running { ticket, .. } = self.state {
+            let result = ready!(turn.poll(ticket, cx));
+            let State::Running {
+                began, original, ..
+            } = std::mem::replace(&mut self.state, State::Done)
+            else {
+                return Poll::Ready(Err(Stop::over()));
+            };
+            let ended = result.map_or_else(
+                || Err(Stop::over()),
+                |result| self.chain.settle(self.moment, began, original, result),
+            );
+            return Poll::Ready(ended);
+        }
+        if turn.is_over() {
+            return Poll::Ready(Err(Stop::over()));
+        }
+        ready!(turn.poll_free(cx));
+        let State::Waiting(given) = std::mem::replace(&mut self.state, State::Done) else {
+            return Poll::Ready(Err(Stop::over()));
+        };
+        let position = self.moment.position;
+        let Some(filter) = self.chain.find(position) else {
+            return Poll::Ready(Ok(Done::left_out(given)));
+        };
+        self.chain.called.set(position);
+        let original = self.chain.present(self.moment.stage, given);
+        let began = Instant::now();
+        match filter.call(
+            self.moment.stage.phase,
+            self.moment.end,
+            &self.chain.exchange,
+        ) {
+            Outcome::Ready(result) => {
+                Poll::Ready(self.chain.settle(self.moment, began, original, result))
+            }
+            Outcome::Pending(call) => {
+                let ticket = turn.take(call);
+                self.state = State::Running {
+                    ticket,
+                    began,
+                    original,
+                };
+                self.poll(cx)
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let State::Running { ticket, .. } = self.state {
+            self.chain.turn.give_back(ticket);
+        }
+    }
+}
+
+impl Chain {
+    /// Puts into the exchange what a callback is about, and returns what the filter can't have changed.
+    fn present(&self, stage: Stage, given: Given) -> Given {
+        let mut exchange = self.exchange.borrow_mut();
+        exchange.stage = stage;
+        exchange.answer = None;
+        match given {
+            Given::Nothing => Given::Nothing,
+            Given::Piece(bytes) => {
+                exchange.chunk = Chunk::new(bytes.clone());
+                Given::Piece(bytes)
+            }
+            Given::Trailers(trailers) => {
+                let kept = trailers.clone();
+                let place = if stage.phase == Phase::RequestTrailers {
+                    &mut exchange.request_trailers
+                } else {
+                    &mut exchange.response_trailers
+                };
+                *place = Some(trailers);
+                Given::Trailers(kept)
+            }
+        }
+    }
+
+    /// Takes out of the exchange again what a callback was about.
+    fn collect(&self, stage: Stage, original: &Given) -> Given {
+        let mut exchange = self.exchange.borrow_mut();
+        match original {
+            Given::Nothing => Given::Nothing,
+            Given::Piece(_) => Given::Piece(std::mem::take(&mut exchange.chunk).into_bytes()),
+            Given::Trailers(_) => {
+                let place = if stage.phase == Phase::RequestTrailers {
+                    &mut exchange.request_trailers
+                } else {
+                    &mut exchange.response_trailers
+                };
+                Given::Trailers(place.take().unwrap_or_default())
+            }
+        }
+    }
+
+    /// Counts a call, and turns what it said into what happens next.
+    fn settle(
+        &self,
+        moment: Moment,
+        began: Instant,
+        original: Given,
+        result: Result<Flow, FilterError>,
+    ) -> Result<Done, Stop> {
+        let Moment {
+            position, stage, ..
+        } = moment;
+        let became = self.collect(stage, &original);
+        let figures = self.live_filter(position).map(|filter| &filter.figures);
+        if let Some(figures) = figures {
+            figures.called(began.elapsed());
+        }
+        let broke = |what: &str| FilterError {
+            filter: self.name(position),
+            phase: stage.phase,
+            fault: Fault::Contract(what.to_owned()),
+        };
+        let head = matches!(stage.phase, Phase::RequestHead | Phase::ResponseHead);
+        let error = match result {
+            Ok(flow) if flow == Flow::Continue || (flow == Flow::Hold && head) => {
+                return Ok(Done {
+                    holds: flow == Flow::Hold,
+                    changed: became.differs(&original),
+                    given: became,
+                    left_out: false,
+                });
+            }
+            Ok(Flow::Answer) => {
+                let answer = self.exchange.borrow_mut().answer.take();
+                if let Some(answer) = answer {
+                    if let Some(figures) = figures {
+                        figures.answers.increment();
+                    }
+                    return Err(Stop::Answered {
+                        by: position,
+                        answer: Box::new(answer),
+                    });
+                }
+                broke("it returned `answer` and gave none")
+            }
+            Ok(_) => broke("it returned `hold` outside of a head phase"),
+            Err(error) => error,
+        };
+        self.failed(position, Some(&error))?;
+        // Pieces and trailers go on as they came. What it changed of a head before it failed stays: heads are not
+        // copied for the case of a failure.
+        Ok(Done::left_out(original))
+    }
+
+    /// What happens when a filter failed, or there is none to call: it is left out from here on, or the exchange ends.
+    pub(crate) fn failed(&self, position: usize, error: Option<&FilterError>) -> Result<(), Stop> {
+        self.skipped.set(position);
+        let Some(filter) = self.live_filter(position) else {
+            return Ok(());
+        };
+        let kind = error.map_or("unavailable", |error| error.fault.kind());
+        let slot = &filter.slot;
+        self.worker.figures.filter_failure(&slot.name, kind);
+        if let Some(error) = error
+            && self.worker.figures.may_log()
+        {
+            let exchange = self.exchange.borrow();
+            let id = exchange.request_id.to_str().unwrap_or_default();
+            tracing::error!(
+                filter = %slot.name, phase = %error.phase, request_id = id, route = %exchange.route,
+                error = %error.fault, "a filter failed"
+            );
+        }
+        match slot.failure {
+            snapshot::Failure::Open => {
+                filter.figures.skipped.increment();
+                Ok(())
+            }
+            snapshot::Failure::Closed => Err(Stop::Failed {
+                by: Some(position),
+                failure: Failure::Filter,
+            }),
+        }
+    }
+}

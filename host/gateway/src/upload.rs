@@ -1,0 +1,187 @@
+//! A client's request body as it comes in: bounded, timed, counted, and, if nobody wants it, read to its end all the same so
+//! that the connection can go on. Knows no filter and no upstream.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tidegate_core::body::{Body, BodyError};
+use tidegate_core::fields;
+use tokio::time::Sleep;
+
+use crate::settings::Limits;
+
+/// How much of a body that nobody wants is read, and for how long, before the connection is closed instead.
+const DRAIN_BYTES: u64 = 256 * 1024;
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A client's request body. The exchange owns it; whoever reads it has a [`ClientBody`].
+pub(crate) struct Upload {
+    incoming: RefCell<Option<Incoming>>,
+    limit: u64,
+    patience: Duration,
+    /// Whether the client waits to be asked for it.
+    expects: bool,
+    asked: Cell<bool>,
+    seen: Cell<u64>,
+    abandoned: Cell<bool>,
+}
+
+impl Upload {
+    /// `expects` says that the client sends it only when it is asked to.
+    pub(crate) fn new(incoming: Incoming, limits: &Limits, expects: bool) -> Rc<Self> {
+        Rc::new(Upload {
+            incoming: RefCell::new(Some(incoming)),
+            limit: limits.max_body.unwrap_or(u64::MAX),
+            patience: limits.body_idle_timeout,
+            expects,
+            asked: Cell::new(false),
+            seen: Cell::new(0),
+            abandoned: Cell::new(true),
+        })
+    }
+
+    /// Whether it says from the start that it is over the bound.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.incoming
+            .borrow()
+            .as_ref()
+            .is_some_and(|incoming| incoming.size_hint().lower() > self.limit)
+    }
+
+    /// Bytes that have come.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.seen.get()
+    }
+
+    /// The body, to be read once.
+    pub(crate) fn body(self: &Rc<Self>) -> Body {
+        self.abandoned.set(false);
+        Body::stream(ClientBody {
+            upload: Rc::clone(self),
+            timer: None,
+        })
+    }
+
+    /// Reads on if nobody else does, so that the next request can be found.
+    pub(crate) fn drain(&self) {
+        if !self.abandoned.get() {
+            return;
+        }
+        let Some(mut incoming) = self.incoming.borrow_mut().take() else {
+            return;
+        };
+        let unasked = self.expects && !self.asked.get();
+        let long = incoming.size_hint().lower() > DRAIN_BYTES;
+        if incoming.is_end_stream() || unasked || long {
+            return;
+        }
+        tokio::task::spawn_local(async move {
+            let reading = async {
+                let mut left = DRAIN_BYTES;
+                while let Some(Ok(frame)) = incoming.frame().await {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    match left.checked_sub(length) {
+                        Some(less) => left = less,
+                        None => break,
+                    }
+                }
+            };
+            // Whatever is left then closes the connection.
+            let _ = tokio::time::timeout(DRAIN, reading).await;
+        });
+    }
+
+    fn came(&self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BodyError> {
+        let mut frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
+        if let Some(data) = frame.data_ref() {
+            let seen = self.seen.get().saturating_add(data.len() as u64);
+            self.seen.set(seen);
+            if seen > self.limit {
+                return Err(BodyError::TooLarge { limit: self.limit });
+            }
+        } else if let Some(trailers) = frame.trailers_mut() {
+            clean_trailers(trailers);
+        }
+        Ok(frame)
+    }
+}
+
+/// The body as it is read.
+struct ClientBody {
+    upload: Rc<Upload>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpBody for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let upload = &this.upload;
+        upload.asked.set(true);
+        let mut slot = upload.incoming.borrow_mut();
+        let Some(incoming) = &mut *slot else {
+            return Poll::Ready(None);
+        };
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Pending => {
+                let timer = this
+                    .timer
+                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(upload.patience)));
+                timer
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Some(Err(BodyError::TimedOut)))
+            }
+            Poll::Ready(frame) => {
+                this.timer = None;
+                let frame = frame.map(|frame| upload.came(frame));
+                if !matches!(frame, Some(Ok(_))) {
+                    *slot = None;
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let incoming = self.upload.incoming.borrow();
+        incoming.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &*self.upload.incoming.borrow() {
+            Some(incoming) => incoming.size_hint(),
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        self.upload.abandoned.set(true);
+    }
+}
+
+/// Takes out what may not stand in trailers.
+pub(crate) fn clean_trailers(trailers: &mut http::HeaderMap) {
+    let refused: Vec<_> = trailers
+        .keys()
+        .filter(|name| !fields::may_trail(name.as_str()))
+        .cloned()
+        .collect();
+    for name in refused {
+        trailers.remove(name);
+    }
+}
