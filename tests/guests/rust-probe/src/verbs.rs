@@ -2,9 +2,9 @@
 
 use std::fmt::{Debug, Display};
 
-use tidegate_sdk::prelude::*;
 #[cfg(feature = "calls")]
 use tidegate_sdk::http;
+use tidegate_sdk::prelude::*;
 use tidegate_sdk::{clock, env, limiter, metrics, random, store};
 
 use crate::views::View;
