@@ -40,7 +40,8 @@ dropped request; a file that can't be used leaves what runs in place, and log an
 
 Signals:
   SIGTERM, SIGINT  end, once running requests have (`drain-timeout`); twice: at once
-  SIGHUP           read configuration and filters again
+  SIGHUP           read configuration and filters again, and open the access log anew
+  SIGUSR1          open the access log anew
 
 Examples:
   tidegate run --upstream http://127.0.0.1:9000 --upstream http://127.0.0.1:9001
@@ -48,9 +49,10 @@ Examples:
   tidegate run --listen 0.0.0.0:80 --admin off --log-level warn,tidegate=debug
 
 Exit status:
-  0  it was told to end, and running requests have ended
-  1  it could not start: the configuration, a filter or an address is wrong
-  2  the command line is wrong";
+  0    it was told to end, and running requests have ended or were cut off at `drain-timeout`
+  1    it could not start: the configuration or an address is wrong; or a worker failed
+  2    the command line is wrong
+  130  a second signal ended it at once";
 
 const CHECK_HELP: &str = "\
 Reads the configuration and compiles, links and configures every filter, as `tidegate run` would, but opens no port. \
