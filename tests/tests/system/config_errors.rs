@@ -205,7 +205,7 @@ async fn all_mistakes_are_told_at_once() {
     let checked = setup.run(&["check", "--config", "tidegate.toml"]).await;
     let said = checked.said();
     assert_eq!(checked.code, Some(1));
-    for word in ["lissten", "workers", "other", "nothing"] {
+    for word in ["lissten", "workers", "other", "nothing", "junk.wasm"] {
         assert!(said.contains(word), "no {word} in\n{said}");
     }
     // The line itself is shown.

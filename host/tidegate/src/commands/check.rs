@@ -1,7 +1,7 @@
 //! `tidegate check`: everything that `run` does before it opens a port, with every mistake told.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use crate::config::{self, Options, Outcome};
 use crate::diagnostic::Mistake;
 use crate::load::{self, Fault};
 use crate::logging::GuestLog;
+use crate::plugins;
 
 /// What was found out about a filter that loads.
 struct Sound {
@@ -41,6 +42,8 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             Ok(engine) => mistakes.extend(load_all(&engine, checked, &mut sound)),
             Err(error) => mistakes.push(Mistake::of("tidegate", &error.to_string())),
         }
+    } else {
+        mistakes.extend(compile_folder(options, &file));
     }
     mistakes.sort_by_cached_key(|mistake| mistake.order(&file.display().to_string()));
     super::report(&mistakes, &warnings);
@@ -60,6 +63,29 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Compiles every plugin when nothing is known of how they are configured: whoever mends the configuration learns of bad
+/// files in the same run. The folder is the one named on the command line, else `plugins` beside the configuration.
+fn compile_folder(options: &Options, file: &Path) -> Vec<Mistake> {
+    let beside = file.parent().unwrap_or(Path::new(""));
+    let folder = options
+        .plugins
+        .clone()
+        .unwrap_or_else(|| beside.join("plugins"));
+    let plugins = plugins::scan(&folder).plugins;
+    if plugins.is_empty() {
+        return Vec::new();
+    }
+    let engine = match Engine::new(EngineOptions { cache: None }) {
+        Ok(engine) => engine,
+        Err(error) => return vec![Mistake::of("tidegate", &error.to_string())],
+    };
+    let wrong = |plugin: &plugins::Plugin| {
+        let fault = load::compile(&engine, &plugin.file).err()?;
+        Some(Mistake::of(plugin.file.display(), &fault.to_string()))
+    };
+    plugins.iter().filter_map(wrong).collect()
 }
 
 /// Loads every filter once, those included that no route uses.
