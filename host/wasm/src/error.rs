@@ -1,6 +1,7 @@
 //! Why an engine could not be made or a file could not become a filter. Every message says what is wrong and what
 //! to do; the file is named by the caller, who knows it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidegate_core::error::Fault;
@@ -77,7 +78,8 @@ pub enum LoadError {
     },
     /// It wants to reach something outside that nobody granted.
     #[error(
-        "filter `{filter}` imports {import} but is not granted {what}; add `{line}` to [filter.{filter}]"
+        "filter `{filter}` imports {import} but is not granted {what}; add `{line}` to [filter.{}]",
+        toml_key(filter)
     )]
     NotGranted {
         /// The filter's name in the configuration.
@@ -129,5 +131,27 @@ impl LoadError {
             LoadError::Failed { phase, .. } => Some(*phase),
             _ => None,
         }
+    }
+}
+
+/// A name as a key of TOML: what has more than letters, digits, hyphens and underscores stands in quotes.
+pub(crate) fn toml_key(name: &str) -> Cow<'_, str> {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if name.bytes().all(bare) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(format!("\"{name}\""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_names_a_table_that_toml_reads() {
+        assert_eq!(toml_key("auth"), "auth");
+        assert_eq!(toml_key("a.b"), "\"a.b\"");
+        assert_eq!(toml_key("headers@users"), "\"headers@users\"");
     }
 }

@@ -16,6 +16,7 @@ use wasmtime::{Memory, TypedFunc};
 
 use super::figures::{Figures, Series};
 use super::memory::Reply;
+use crate::error::toml_key;
 use crate::limits::Growth;
 use crate::options::{Allow, Limits};
 
@@ -168,7 +169,8 @@ impl State {
                 Level::Warn,
                 &format!(
                     "filter `{filter}` asked for `{shown}` without a grant; if it may, add \
-                     `allow = {{ {key} = [\"{shown}\"] }}` to [filter.{filter}]"
+                     `allow = {{ {key} = [\"{shown}\"] }}` to [filter.{}]",
+                    toml_key(filter)
                 ),
             );
         }
