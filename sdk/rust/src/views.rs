@@ -81,7 +81,8 @@ macro_rules! facts {
                 host::path_parameter(name)
             }
 
-            /// The value of X-Request-Id: the client's, if it is trusted, else one that the proxy made.
+            /// The value of X-Request-Id: the client's own, if it sent one valid value, else one that the proxy made. It names
+            /// the exchange in logs; it proves nothing about who sent it.
             pub fn request_id(&self) -> String {
                 host::request_id()
             }
