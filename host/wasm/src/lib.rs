@@ -6,7 +6,9 @@
 //! decides), `abi` (one folder for each ABI; the only place that knows a guest's memory).
 
 mod abi;
+mod bounds;
 mod cache;
+mod compile;
 mod contract;
 mod detect;
 mod engine;
@@ -17,6 +19,7 @@ mod limits;
 mod manifest;
 mod options;
 
+pub use compile::{Compiler, precompile};
 pub use engine::{Compiled, Engine, EngineOptions, Kind};
 pub use error::{EngineError, LoadError};
 pub use inspect::{MemoryRange, Report, inspect};
