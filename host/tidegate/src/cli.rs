@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::compiler::child;
 use crate::config::{self, Admin};
 
 /// Version and commit.
@@ -129,6 +130,9 @@ pub(crate) enum Command {
     /// Print the JSON Schema of the configuration
     #[command(after_help = SCHEMA_HELP)]
     Schema(SchemaArgs),
+    /// Compile one filter, for the program itself
+    #[command(name = child::COMMAND, hide = true)]
+    CompileFilter(child::CompileArgs),
 }
 
 /// Where the configuration comes from.

@@ -1,6 +1,7 @@
 //! From a file to a filter that has accepted its configuration: read, compile, load. It must not know when this
 //! happens, nor what runs already.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use tidegate_core::services::Services;
 use tidegate_wasm::{Allow, Compiled, Engine, Limits, LoadError, LoadOptions};
 
 use crate::config::checked::Filter;
-use crate::plugins::{self, MAX_PLUGIN};
+use crate::plugins;
 
 /// Why a file is no filter that could be put into service. The file itself is named by the caller.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     /// It can't be read.
     #[error("it can't be read: {0}")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
     /// It is no filter, or can't be linked, or refused its configuration.
     #[error("{0}")]
     Load(#[from] LoadError),
@@ -27,8 +28,22 @@ pub(crate) enum Fault {
 /// # Errors
 /// See [`Fault`].
 pub(crate) fn compile(engine: &Engine, file: &Path) -> Result<Arc<Compiled>, Fault> {
-    let bytes = plugins::read(file, MAX_PLUGIN)?;
+    let bytes = read(engine, file)?;
     Ok(engine.compile(&bytes)?)
+}
+
+/// Reads a plugin that is not larger than the engine takes.
+///
+/// # Errors
+/// See [`plugins::read`].
+pub(crate) fn read(engine: &Engine, file: &Path) -> io::Result<Vec<u8>> {
+    let bound = u64::try_from(engine.max_file()).unwrap_or(u64::MAX);
+    plugins::read(file, bound).map_err(|error| match error.kind() {
+        kind @ io::ErrorKind::FileTooLarge => {
+            io::Error::new(kind, format!("{error} (`max-file` in [server.compile])"))
+        }
+        _ => error,
+    })
 }
 
 /// Links a compiled plugin and lets it read its configuration.

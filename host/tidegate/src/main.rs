@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod compiler;
 mod config;
 mod diagnostic;
 mod load;
@@ -17,6 +18,10 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What it says goes to whoever started it, as it is.
+    if let Command::CompileFilter(args) = &cli.command {
+        return compiler::child::run(args);
+    }
     let _log = match logging::start(&cli.log) {
         Ok(guard) => guard,
         Err(error) => {
@@ -29,5 +34,6 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check::run(&args.options()),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Schema(args) => commands::schema::run(&args),
+        Command::CompileFilter(args) => compiler::child::run(&args),
     }
 }

@@ -48,9 +48,9 @@ pub(crate) fn sections(bytes: &[u8]) -> Result<(), String> {
             Payload::ExportSection(it) => sums.exports.add(it.count(), "exports"),
             Payload::ComponentExportSection(it) => sums.exports.add(it.count(), "exports"),
             Payload::ComponentAliasSection(it) => sums.aliases.add(it.count(), "aliases"),
-            Payload::ComponentCanonicalSection(it) => {
-                sums.canonical.add(it.count(), "lifted and lowered functions")
-            }
+            Payload::ComponentCanonicalSection(it) => sums
+                .canonical
+                .add(it.count(), "lifted and lowered functions"),
             Payload::FunctionSection(it) => sums.functions.add(it.count(), "functions"),
             Payload::CodeSectionStart { count, .. } => sums.bodies.add(*count, "functions"),
             Payload::DataSection(it) => sums.data.add(it.count(), "segments of data"),

@@ -46,11 +46,7 @@ pub fn precompile(kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// Compiles a file in this process, for this engine.
-pub(crate) fn here(
-    runtime: &wasmtime::Engine,
-    kind: Kind,
-    file: &[u8],
-) -> Result<Binary, String> {
+pub(crate) fn here(runtime: &wasmtime::Engine, kind: Kind, file: &[u8]) -> Result<Binary, String> {
     bounds::functions(file)?;
     unharmed(|| match kind {
         Kind::NativeCore => Module::from_binary(runtime, file).map(Binary::Core),

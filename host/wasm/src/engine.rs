@@ -124,6 +124,11 @@ impl Engine {
         })))
     }
 
+    /// The largest file that is compiled, in bytes.
+    pub fn max_file(&self) -> usize {
+        self.0.max_file
+    }
+
     /// Compiles a file, or takes it from the cache. Heavy on the processor: not for the request's path.
     ///
     /// # Errors
@@ -467,7 +472,10 @@ mod tests {
         })
         .unwrap();
         let error = engine.compile(&bytes).unwrap_err().to_string();
-        assert!(error.contains(&format!("more than the {}", bytes.len() - 1)), "{error}");
+        assert!(
+            error.contains(&format!("more than the {}", bytes.len() - 1)),
+            "{error}"
+        );
     }
 
     #[test]

@@ -69,3 +69,6 @@ mod shipped;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
+
+/// Files that were made to harm whoever compiles or loads them.
+mod hostile_files;

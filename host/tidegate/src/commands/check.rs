@@ -10,8 +10,9 @@ use tidegate_core::clock::SystemClock;
 use tidegate_core::metrics::Registry;
 use tidegate_core::phase::Phase;
 use tidegate_core::services::{Limiter, Services, Store, StoreError, Verdict};
-use tidegate_wasm::{Compiled, Engine, EngineOptions, LoadError};
+use tidegate_wasm::{Compiled, Engine, LoadError};
 
+use crate::compiler;
 use crate::config::checked::{Checked, Filter};
 use crate::config::environment::Environment;
 use crate::config::{self, Options, Outcome};
@@ -36,9 +37,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     } = config::load(options, &Environment::Process);
     let mut sound = BTreeMap::new();
     if let Some(checked) = &checked {
-        match Engine::new(EngineOptions {
-            cache: checked.server.cache.clone(),
-        }) {
+        match Engine::new(compiler::engine(&checked.server)) {
             Ok(engine) => mistakes.extend(load_all(&engine, checked, &mut sound)),
             Err(error) => mistakes.push(Mistake::of("tidegate", &error.to_string())),
         }
@@ -77,7 +76,7 @@ fn compile_folder(options: &Options, file: &Path) -> Vec<Mistake> {
     if plugins.is_empty() {
         return Vec::new();
     }
-    let engine = match Engine::new(EngineOptions { cache: None }) {
+    let engine = match Engine::new(compiler::engine_without_configuration()) {
         Ok(engine) => engine,
         Err(error) => return vec![Mistake::of("tidegate", &error.to_string())],
     };

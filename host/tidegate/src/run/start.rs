@@ -12,7 +12,7 @@ use tidegate_core::services::Services;
 use tidegate_gateway::Shared;
 use tidegate_gateway::access_log::{AccessLog, Format};
 use tidegate_gateway::state::{MemoryStore, TokenBuckets};
-use tidegate_wasm::{Engine, EngineError, EngineOptions};
+use tidegate_wasm::{Engine, EngineError};
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::bounds::Bounds;
@@ -24,6 +24,7 @@ use super::listen::ListenError;
 use super::listeners::{self, OpenError};
 use super::pass::Reader;
 use super::tls::TlsError;
+use crate::compiler;
 use crate::config::Options;
 use crate::config::checked::{self, AccessFormat, Checked};
 use crate::diagnostic::Mistake;
@@ -98,9 +99,7 @@ pub(crate) fn start(
             "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
         );
     }
-    let engine = Engine::new(EngineOptions {
-        cache: checked.server.cache.clone(),
-    })?;
+    let engine = Engine::new(compiler::engine(&checked.server))?;
     let access_log = access_log(checked.server.access_log.as_ref(), &registry)?;
     let shared = Arc::new(Shared {
         settings: build::settings(&checked.server),

@@ -15,6 +15,7 @@ use super::super::checked::{self, AccessFormat, AccessLog, FilterLimits, Server,
 use super::super::units::Size;
 use super::super::written;
 use super::{DAY, Resolver};
+use crate::plugins::MAX_PLUGIN;
 
 /// What `[server]` came to.
 pub(super) struct Resolved {
@@ -62,6 +63,7 @@ impl Resolver<'_> {
             },
             via: self.via(),
             limits: self.limits(),
+            compile: self.compile(),
         };
         self.filter_limits("/server/filter-limits", written.filter_limits);
         let resolved = Resolved {
@@ -111,6 +113,18 @@ impl Resolver<'_> {
             max_body: written.max_body.map(|size| size.0),
             max_connections: written.max_connections,
             max_concurrent_streams: written.max_concurrent_streams,
+        }
+    }
+
+    fn compile(&mut self) -> checked::Compile {
+        let written = self.written.server.compile;
+        let at = |key: &str| format!("/server/compile/{key}");
+        let max_file = self.size(&at("max-file"), written.max_file, KIB..=MAX_PLUGIN);
+        checked::Compile {
+            max_file: usize::try_from(max_file).unwrap_or(usize::MAX),
+            time: self.time(&at("time"), written.time, Duration::from_secs(600)),
+            memory: self.size(&at("memory"), written.memory, 256 * MIB..=64 * GIB),
+            at_once: written.at_once,
         }
     }
 
