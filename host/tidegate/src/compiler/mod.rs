@@ -247,3 +247,36 @@ fn pause(handle: Option<&OwnedFd>, left: Duration) {
     }
     thread::sleep(left.min(Duration::from_millis(5)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_will_never_work_is_done_here_instead() {
+        let kinds = [
+            (io::ErrorKind::NotFound, true),
+            (io::ErrorKind::PermissionDenied, true),
+            (io::ErrorKind::WouldBlock, false),
+            (io::ErrorKind::OutOfMemory, false),
+        ];
+        for (kind, never) in kinds {
+            let ending = unstartable(kind.into());
+            assert_eq!(matches!(ending, Ending::Never(_)), never, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_waited_for_and_ended_when_its_time_is_over() {
+        let mut quick = Command::new("true").spawn().unwrap();
+        let status = wait(&mut quick, Duration::from_secs(60)).unwrap();
+        assert!(status.is_some_and(|status| status.success()));
+        let mut slow = Command::new("sleep").arg("600").spawn().unwrap();
+        assert!(
+            wait(&mut slow, Duration::from_millis(20))
+                .unwrap()
+                .is_none()
+        );
+        assert!(slow.try_wait().unwrap().is_some());
+    }
+}
