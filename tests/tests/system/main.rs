@@ -72,3 +72,6 @@ mod examples;
 
 /// Files that were made to harm whoever compiles or loads them.
 mod hostile_files;
+
+/// Filters that do what no filter should, each with neighbours that must not notice.
+mod hostile_guests;
