@@ -15,7 +15,7 @@
       (return (i32.const 4096)))
       (return (i32.const 4097)))
       (return (i32.const -65536)))
-      (return (i32.const 131064)))
+      (return (i32.const 131068)))
       (loop $round (br $round)))
       (unreachable))
       (call $path (i32.const 16)))

@@ -11,6 +11,9 @@ use tidegate_tests::hostile::{self, Outcome, PHASES, Trial};
 use tidegate_tests::upstream::Upstream;
 use tidegate_tests::wait::until;
 
+/// What 64 MiB of pages take on a machine that is busy with other tests: to be made, filled and given back.
+const PAGES: Duration = Duration::from_millis(300);
+
 /// A request with a body and trailers, so that there is every phase.
 fn whole(path: &str) -> Request<Body> {
     let body = pieces(&["one", "two"], &[("x-end", "request")]);
@@ -74,12 +77,12 @@ async fn loops_of_other_kinds() {
     in_each_variant("loop-calling", 'a'..='a', Outcome::Policy).await;
 }
 
-/// The processor fills memory for the guest: one such instruction is not interrupted, and there are at most 32 MiB of
-/// them at a time.
+/// The host fills and copies memory for the guest: one such instruction is not interrupted, however much it fills; the
+/// memory's bound is what bounds it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_loop_that_fills_memory() {
     let upstream = upstream().await;
-    let trial = Trial::new("loop-filling", 1, 'a', Outcome::Policy).time(Duration::from_millis(50));
+    let trial = Trial::new("loop-filling", 1, 'a', Outcome::Policy).beyond(PAGES);
     trial.run(&upstream, get).await;
 }
 
@@ -105,14 +108,18 @@ async fn values_that_do_not_exist() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn allocators_that_turn_bad() {
-    in_each_variant("allocations", 'a'..='h', Outcome::Policy).await;
+    // Memory of its own, in whatever place, is its own affair.
+    in_each_variant("allocations", 'a'..='b', Outcome::Served).await;
+    in_each_variant("allocations", 'c'..='h', Outcome::Policy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_without_end() {
     let upstream = upstream().await;
     for (case, outcome) in [('a', Outcome::Policy), ('b', Outcome::Policy)] {
-        let trial = Trial::new("memory-bomb", 1, case, outcome).time(Duration::from_millis(100));
+        let trial = Trial::new("memory-bomb", 1, case, outcome)
+            .time(Duration::from_millis(100))
+            .beyond(PAGES);
         trial.run(&upstream, get).await;
     }
     in_each_variant("table-bomb", 'a'..='a', Outcome::Policy).await;
@@ -135,9 +142,9 @@ async fn a_body_without_end() {
 async fn what_never_starts_is_never_in_service() {
     let upstream = Upstream::echo().await;
     for (name, told) in [
-        ("start-loop", "ran for longer than"),
+        ("start-loop", "ran longer than"),
         ("start-trap", "unreachable"),
-        ("initialize-loop", "ran for longer than"),
+        ("initialize-loop", "ran longer than"),
         ("memory-4gib", "4294967296"),
         ("memory-65mib", "68157440"),
         ("memory64", "64-bit memory"),
@@ -210,11 +217,7 @@ async fn fields_that_would_split_a_message() {
         let (bytes, _) = wire.read_to_end().await;
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
-        assert_eq!(
-            text.matches("HTTP/1.1").count(),
-            if phase == 1 { 2 } else { 1 },
-            "{text}"
-        );
+        assert!(!text.contains("\nHTTP/1.1"), "{text}");
         for evil in ["set-cookie", "x-evil", "x evil", "x-split", "x-more"] {
             assert!(!text.to_ascii_lowercase().contains(evil), "{evil}: {text}");
         }
@@ -267,18 +270,18 @@ async fn answers_that_would_split_or_lie() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_fields() {
     let upstream = Upstream::echo().await;
-    for (phase, case) in [(1, 'a'), (4, 'a'), (1, 'b'), (4, 'b')] {
+    for (phase, case, most) in [(1, 'a', 256), (4, 'a', 256), (1, 'b', 0), (4, 'b', 0)] {
         let trial =
             Trial::new("field-flood", phase, case, Outcome::Served).time(Duration::from_secs(2));
         let gateway = trial.start(&upstream, Setup::new()).await;
-        let reply = gateway.get("/closed").await;
-        let seen = if phase == 1 {
-            reply.echo().all("x-flood").len()
-        } else {
-            reply.all("x-flood").len()
-        };
-        assert!(seen < 1000, "{seen} fields in phase {phase}");
-        trial.run_on(&gateway, get).await;
+        let mut wire = gateway.wire().await;
+        wire.send("GET /closed HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await;
+        let text = wire.rest().await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        // As name and as value.
+        let seen = text.matches("x-flood").count() / 2;
+        assert!(seen <= most, "{seen} fields in phase {phase}");
     }
 }
 
