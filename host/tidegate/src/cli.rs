@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(target_os = "linux")]
 use crate::compiler::child;
 use crate::config::{self, Admin};
 
@@ -131,6 +132,7 @@ pub(crate) enum Command {
     #[command(after_help = SCHEMA_HELP)]
     Schema(SchemaArgs),
     /// Compile one filter, for the program itself
+    #[cfg(target_os = "linux")]
     #[command(name = child::COMMAND, hide = true)]
     CompileFilter(child::CompileArgs),
 }

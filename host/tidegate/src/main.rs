@@ -19,6 +19,7 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // What it says goes to whoever started it, as it is.
+    #[cfg(target_os = "linux")]
     if let Command::CompileFilter(args) = &cli.command {
         return compiler::child::run(args);
     }
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Check(args) => commands::check::run(&args.options()),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Schema(args) => commands::schema::run(&args),
+        #[cfg(target_os = "linux")]
         Command::CompileFilter(args) => compiler::child::run(&args),
     }
 }

@@ -137,7 +137,8 @@ fn before_parsing(bytes: &[u8], max_file: usize) -> Result<(), String> {
     } else if bytes.starts_with(b"\x28\xb5\x2f\xfd") {
         "the file is compressed with zstd: unpack it first"
     } else if bytes.starts_with(b"\x7fELF") {
-        "the file is a native program: build for the target wasm32-unknown-unknown"
+        "the file is a native program, or was compiled beforehand; neither is ever run: give the .wasm itself, built for \
+         wasm32-unknown-unknown"
     } else if ["(module", "(component", ";;", "(;"]
         .iter()
         .any(|start| text.starts_with(start))
