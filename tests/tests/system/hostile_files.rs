@@ -291,3 +291,68 @@ async fn a_process_of_its_own_costs_a_reload_little() {
     // A debug build on a machine that is busy with other tests; docs/limits.md has the figures of a release build.
     assert!(times[0] < Duration::from_secs(2), "{times:?}");
 }
+
+/// Code that was compiled beforehand is never run, whoever made it and whatever it is called: not even what this very
+/// proxy keeps in its cache.
+#[tokio::test]
+async fn compiled_code_is_refused_by_its_content() {
+    let upstream = Upstream::echo().await;
+    let gateway = with_good_filter(&upstream, "cache = \"cache\"").await;
+    let entries = fs::read_dir(gateway.folder().join("cache")).unwrap();
+    let entry = entries
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .find(|bytes| bytes.starts_with(b"tidegate-cache"))
+        .unwrap();
+    let elf = entry.windows(4).position(|it| it == b"\x7fELF").unwrap();
+    for (bytes, told) in [
+        (&entry[elf..], "was compiled beforehand"),
+        (&entry[..], "does not begin as WebAssembly does"),
+    ] {
+        let reason = refusal(&gateway, bytes).await;
+        assert!(
+            reason.contains("version.wasm") && reason.contains(told),
+            "{reason}"
+        );
+        assert_eq!(version(&gateway).await.as_deref(), Some("1"));
+    }
+    mend(&gateway, "2").await;
+}
+
+/// Data that fills the memory which a filter may have, and data that is more than that.
+#[tokio::test]
+async fn segments_of_data_cost_what_they_are_and_are_given_back() {
+    let upstream = Upstream::echo().await;
+    let gateway = with_good_filter(&upstream, "").await;
+    let load = Load::start(&gateway, &[]).await;
+    let with_data = |mib: usize, version: &str| {
+        let data = "d".repeat(mib << 20);
+        let pages = mib * 16 + 3;
+        let text = Guest::new()
+            .sets_response_field("x-version", version)
+            .to_text();
+        let text = text.replace(
+            "(memory (export \"memory\") 2)",
+            &format!("(memory (export \"memory\") {pages})"),
+        );
+        let end = text.rfind(')').unwrap();
+        let text = format!("{}(data (i32.const 131072) \"{data}\"))", &text[..end]);
+        tidegate_tests::guests::to_wasm(&text)
+    };
+    let before = settled("the memory", || gateway.memory()).await;
+    fs::write(gateway.plugin_file("version.wasm"), with_data(40, "large")).unwrap();
+    until("the large one", async || {
+        version(&gateway).await.as_deref() == Some("large")
+    })
+    .await;
+    // 64 MiB of data lie behind the bound of a file, which is the lower one.
+    fs::write(gateway.plugin_file("version.wasm"), with_data(64, "x")).unwrap();
+    gateway
+        .logged(&["version.wasm", "more than 67108864 bytes"])
+        .await;
+    mend(&gateway, "2").await;
+    until("the memory to be given back", async || {
+        gateway.memory() < before + 16 * 1024
+    })
+    .await;
+    load.finish().await;
+}
