@@ -213,6 +213,11 @@ impl Upstream {
         self.seen.lock().unwrap().len()
     }
 
+    /// Forgets the requests that came.
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     /// How many connections came.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)

@@ -75,3 +75,6 @@ mod hostile_files;
 
 /// Filters that do what no filter should, each with neighbours that must not notice.
 mod hostile_guests;
+
+/// What many reloads, many requests and many connections leave behind.
+mod endurance;
