@@ -4,6 +4,7 @@
 mod bodies;
 mod chain;
 mod connections;
+mod failures;
 mod forwarding;
 mod guests;
 mod harness;
