@@ -7,10 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
+use tidegate_gateway::QuarantineSettings;
 
 use super::document::Origin;
 
@@ -191,6 +194,8 @@ pub(crate) struct Route {
     pub(crate) filters: Vec<usize>,
     /// Whether the upstream sees the Host that the client sent, or its own.
     pub(crate) preserve_host: bool,
+    /// Whether a response tells how long filters and upstream took.
+    pub(crate) server_timing: bool,
     /// Where the route is written; none: nowhere.
     pub(crate) origin: Option<Origin>,
 }
@@ -216,6 +221,10 @@ pub(crate) struct Filter {
     pub(crate) allow: Allow,
     /// What it may use.
     pub(crate) limits: FilterLimits,
+    /// When it is taken out of service for a while; none: never.
+    pub(crate) quarantine: Option<QuarantineSettings>,
+    /// What a new version must answer before it takes traffic; none: nothing.
+    pub(crate) self_check: Option<SelfCheck>,
     /// Whether a route uses it.
     pub(crate) used: bool,
     /// Why it can't be loaded as it is configured now, if only this filter is concerned: its settings file has a
@@ -230,6 +239,23 @@ pub(crate) enum Failure {
     Closed,
     /// It goes on as if the filter were not there.
     Open,
+}
+
+/// A request that a new version of a filter must answer as expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SelfCheck {
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: PathAndQuery,
+    /// Fields of the head, among them `host`.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body; empty: none.
+    pub(crate) body: Bytes,
+    /// The status that is expected.
+    pub(crate) status: StatusCode,
+    /// Fields that are expected.
+    pub(crate) expected: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What a filter may reach outside.

@@ -124,6 +124,7 @@ fn route(route: &Route, checked: &Checked) -> Value {
         "upstream": route.upstream.and_then(|index| checked.upstreams.get(index)).map(|it| &*it.name),
         "filters": filters,
         "preserve-host": route.preserve_host,
+        "server-timing": route.server_timing,
     })
 }
 
@@ -146,6 +147,17 @@ fn filter(filter: &Filter) -> Value {
             "body": Size(u64::from(filter.limits.body)),
             "instances": filter.limits.instances,
         },
+        "quarantine": filter.quarantine.map(|it| json!({
+            "failures": it.failures,
+            "window": Time(it.window),
+            "first": Time(it.first),
+            "longest": Time(it.longest),
+        })),
+        "self-check": filter.self_check.as_ref().map(|it| json!({
+            "method": it.method.as_str(),
+            "path": it.target.path(),
+            "expect": { "status": it.status.as_u16() },
+        })),
         "used": filter.used,
         "fault": filter.fault,
     })

@@ -227,6 +227,9 @@ pub(crate) struct Route {
     pub(crate) filters: Vec<FilterUse>,
     /// Whether the upstream sees the Host that the client sent, or that of its own endpoint.
     pub(crate) preserve_host: bool,
+    /// Whether a response has a field `Server-Timing` that tells how many milliseconds the filters took up to its head,
+    /// and how many the upstream took to its head. It tells clients something of what stands behind.
+    pub(crate) server_timing: bool,
 }
 
 /// A filter on a route.
@@ -272,6 +275,78 @@ pub(crate) struct Filter {
     pub(crate) allow: Allow,
     /// Bounds for the filter, in place of those of `[server.filter-limits]`.
     pub(crate) limits: FilterLimitsChange,
+    /// When the filter is taken out of service because it fails again and again, and for how long.
+    pub(crate) quarantine: QuarantineChange,
+    /// A request that a new version must answer as expected before it takes traffic. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) self_check: Option<SelfCheck>,
+}
+
+/// When a filter is taken out of service because it fails again and again, and for how long. Meanwhile its policy
+/// (`failure`) answers for it at once; at the end of each period, one request is let in and decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct QuarantineChange {
+    /// So many failed requests take it out: within `window` when they are at least half of its requests, or one after
+    /// the other without one that goes well, however long that takes. 0: never. Default: 20.
+    #[schemars(range(max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failures: Option<u32>,
+    /// See `failures`. From 1 ms to 1 hour. Default: `"10s"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Time>,
+    /// How long it is out at first; each time that it fails again, twice as long, and up to a tenth more by chance. From
+    /// 1 ms to 1 day. Default: `"1s"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<Time>,
+    /// The longest that it is out. From 1 ms to 1 day, and no less than `first`. Default: `"60s"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) longest: Option<Time>,
+}
+
+/// A request that a new version must answer as expected before it takes traffic. It passes this filter only, off the
+/// workers; what the filter lets through is answered with an empty 200. The store is empty, limits are never reached,
+/// no upstream is called, and nothing of it is left behind. It may take 5 seconds.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SelfCheck {
+    /// The method.
+    #[serde(default = "SelfCheck::method")]
+    pub(crate) method: String,
+    /// Path and query.
+    #[serde(default = "SelfCheck::path")]
+    #[schemars(extend("examples" = ["/v1/users?page=2"]))]
+    pub(crate) path: String,
+    /// Header fields; `host` is `localhost` unless it is here.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The body. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<String>,
+    /// What the answer must be.
+    pub(crate) expect: Expect,
+}
+
+/// What the answer to a self-check must be.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Expect {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599))]
+    pub(crate) status: u16,
+    /// Header fields that it must have, with exactly this value.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl SelfCheck {
+    fn method() -> String {
+        "GET".to_owned()
+    }
+
+    fn path() -> String {
+        "/".to_owned()
+    }
 }
 
 /// What happens to a request when a filter fails.
@@ -432,6 +507,7 @@ impl Default for Route {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
         }
     }
 }

@@ -157,6 +157,7 @@ impl Filters {
                     name: Arc::clone(&filter.name),
                     module: entry.module(),
                     failure: build::failure(filter),
+                    quarantine: entry.quarantine(),
                 };
                 entry.chained.then_some((index, slot))
             })

@@ -146,6 +146,14 @@ impl Resolver<'_> {
             },
             allow: self.allow(name, &main_or_empty.allow, &beside.allow, upstreams),
             limits: self.own_limits(name, limits),
+            quarantine: self.quarantine(name, main_or_empty.quarantine, beside.quarantine),
+            self_check: self.self_check(
+                name,
+                main_or_empty
+                    .self_check
+                    .as_ref()
+                    .or(beside.self_check.as_ref()),
+            ),
             used: false,
             fault: None,
         }
@@ -187,7 +195,7 @@ impl Resolver<'_> {
     }
 
     /// A mistake in a setting of a filter, which concerns only that filter if it is written beside the plugin.
-    fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
+    pub(super) fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
         match self.where_is(name, below) {
             Some(origin) => {
                 let mistake = Mistake::at(origin.place(), message);
@@ -219,6 +227,11 @@ impl Resolver<'_> {
             "limits/configure-time",
             "limits/body",
             "limits/instances",
+            "quarantine/failures",
+            "quarantine/window",
+            "quarantine/first",
+            "quarantine/longest",
+            "self-check",
         ] {
             let here = format!("{pointer}/{key}");
             let there = format!("/{key}");

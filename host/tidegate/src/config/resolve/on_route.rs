@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tidegate_gateway::QuarantineSettings;
+
 use super::super::checked::{Allow, Failure, Filter};
 use super::super::words::{list, similar};
 use super::super::written::{self, Inline};
@@ -31,6 +33,8 @@ impl Resolver<'_> {
             failure: Failure::Closed,
             allow: Allow::default(),
             limits: self.own_limits(name, limits),
+            quarantine: Some(QuarantineSettings::default()),
+            self_check: None,
             used: false,
             fault: None,
         });

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_core::filter::FilterModule;
+use tidegate_gateway::{Quarantine, QuarantineSettings};
 use tidegate_wasm::Compiled;
 
 use super::file::Known;
 use super::{Reach, Tools};
 use crate::config;
-use crate::config::checked::{Allow, Filter, FilterLimits};
+use crate::config::checked::{Allow, Filter, FilterLimits, SelfCheck};
 use crate::load;
 use crate::run::pass::line;
 
@@ -32,6 +33,8 @@ struct Live {
     module: Arc<dyn FilterModule>,
     compiled: Arc<Compiled>,
     recipe: Recipe,
+    /// The failures of this version.
+    quarantine: Option<Arc<Quarantine>>,
     since: Timestamp,
 }
 
@@ -42,6 +45,8 @@ struct Recipe {
     config: String,
     allow: Allow,
     limits: FilterLimits,
+    quarantine: Option<QuarantineSettings>,
+    self_check: Option<SelfCheck>,
 }
 
 /// Why the newest version does not run.
@@ -164,6 +169,10 @@ impl Entry {
         self.live.as_ref().map(|live| Arc::clone(&live.module))
     }
 
+    pub(super) fn quarantine(&self) -> Option<Arc<Quarantine>> {
+        self.live.as_ref()?.quarantine.clone()
+    }
+
     /// What to do, given what is configured and what is known of the file.
     pub(super) fn plan(&self, filter: &Filter, known: Option<&Known>, reach: Reach) -> Plan {
         let trouble = |reason: String, digest: Option<Arc<str>>| Trouble {
@@ -191,6 +200,8 @@ impl Entry {
             config: filter.config.clone(),
             allow: filter.allow.clone(),
             limits: filter.limits,
+            quarantine: filter.quarantine,
+            self_check: filter.self_check.clone(),
         };
         let runs = self.live.as_ref().is_some_and(|live| live.recipe == recipe);
         if runs || !filter.used {
@@ -294,9 +305,11 @@ impl Entry {
         };
         self.trouble = None;
         self.good = None;
+        let quarantine = recipe.quarantine.map(Quarantine::new).map(Arc::new);
         self.live = Some(Live {
             module,
             compiled,
+            quarantine,
             recipe,
             since: now,
         });
