@@ -10,6 +10,7 @@
 
 pub mod access_log;
 mod admit;
+mod alone;
 mod answer;
 mod call;
 mod chain;
@@ -42,6 +43,7 @@ mod upload;
 mod whole;
 mod worker;
 
+pub use alone::{AloneError, alone};
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};

@@ -317,7 +317,7 @@ pub(crate) struct SelfCheck {
     #[serde(default = "SelfCheck::path")]
     #[schemars(extend("examples" = ["/v1/users?page=2"]))]
     pub(crate) path: String,
-    /// Header fields; `host` is `localhost` unless it is here.
+    /// Header fields; `host` is `localhost` unless it is here. Default: no other ones.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
     /// The body. Default: none.
@@ -334,7 +334,7 @@ pub(crate) struct Expect {
     /// Its status.
     #[schemars(range(min = 200, max = 599))]
     pub(crate) status: u16,
-    /// Header fields that it must have, with exactly this value.
+    /// Header fields that it must have, with exactly this value. Default: none.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
 }

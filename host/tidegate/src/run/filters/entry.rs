@@ -15,6 +15,7 @@ use crate::config;
 use crate::config::checked::{Allow, Filter, FilterLimits, SelfCheck};
 use crate::load;
 use crate::run::pass::line;
+use crate::self_check;
 
 /// One filter's state.
 #[derive(Debug, Default)]
@@ -366,7 +367,8 @@ impl Entry {
 }
 
 impl Attempt {
-    /// Links and configures it, as `check` would: the manifest's schema first, then the filter itself.
+    /// Links and configures it, as `check` would: the manifest's schema first, then the filter itself, which must answer
+    /// its self-check.
     pub(super) fn load(
         &self,
         filter: &Filter,
@@ -381,8 +383,11 @@ impl Attempt {
         {
             return Err(in_file(filter, &line(mistake)));
         }
-        load::load(&tools.engine, &self.compiled, filter, &tools.services)
-            .map_err(|error| in_file(filter, &error.to_string()))
+        let module = load::load(&tools.engine, &self.compiled, filter, &tools.services)
+            .map_err(|error| in_file(filter, &error.to_string()))?;
+        self_check::run(&tools.engine, &self.compiled, filter)
+            .map_err(|why| in_file(filter, &why))?;
+        Ok(module)
     }
 }
 
