@@ -59,6 +59,8 @@ pub(crate) enum Failure {
     Loop,
     /// A filter failed, or there is none to call, and its policy is `closed`.
     Filter,
+    /// All instances that a filter may have are at work.
+    Instances,
     /// A response is too large for a filter that wants it whole.
     ResponseTooLarge,
     /// The upstream's response broke off while a filter waited for the whole of it.
@@ -131,6 +133,7 @@ impl Failure {
             Failure::NoUpstream => (502, "no_upstream", "no upstream is configured"),
             Failure::Loop => (508, "loop", "the request has been here before"),
             Failure::Filter => (503, "filter", "the service is not available"),
+            Failure::Instances => (503, "instances", "the service is busy"),
             Failure::ResponseTooLarge => (
                 502,
                 "response_too_large",

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit};
 use tidegate_core::exchange::{Chunk, Stage};
 use tidegate_core::filter::Outcome;
 use tidegate_core::phase::{Flow, Phase};
@@ -365,7 +365,10 @@ impl Chain {
             }
             snapshot::Failure::Closed => Err(Stop::Failed {
                 by: Some(position),
-                failure: Failure::Filter,
+                failure: match error.and_then(|error| error.fault.overrun()) {
+                    Some(over) if over.limit == Limit::Instances => Failure::Instances,
+                    _ => Failure::Filter,
+                },
             }),
         }
     }
