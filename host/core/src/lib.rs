@@ -21,3 +21,4 @@ pub mod path;
 pub mod phase;
 pub mod services;
 mod undo;
+pub mod usage;

@@ -15,6 +15,7 @@ use tidegate_core::exchange::{Client, Exchange, ResponseHead};
 use tidegate_core::filter::{Filter, FilterModule, Outcome, SharedExchange, WorkerServices};
 use tidegate_core::metrics::Registry;
 use tidegate_core::phase::{Flow, Interests, Phase};
+use tidegate_core::usage::Isolation;
 
 use crate::answer::Manner;
 use crate::chain::Chain;
@@ -172,6 +173,10 @@ impl FilterModule for Watched {
 
     fn interests(&self) -> &Interests {
         self.module.interests()
+    }
+
+    fn isolation(&self) -> Isolation {
+        self.module.isolation()
     }
 
     fn on_worker(&self, services: &WorkerServices) -> Result<Rc<dyn Filter>, FilterError> {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit};
 use tidegate_core::exchange::{Chunk, Stage};
 use tidegate_core::filter::Outcome;
 use tidegate_core::phase::{Flow, Phase};
@@ -244,6 +244,14 @@ impl Drop for Call {
     }
 }
 
+/// Whether a call failed because of a limit.
+pub(crate) fn is_over(error: &FilterError, limit: Limit) -> bool {
+    error
+        .fault
+        .overrun()
+        .is_some_and(|over| over.limit == limit)
+}
+
 impl Chain {
     /// Puts into the exchange what a callback is about, and returns what the filter can't have changed.
     fn present(&self, moment: Moment, given: Given) -> Given {
@@ -357,7 +365,15 @@ impl Chain {
             Err(error) => error,
         };
         self.note_failed(position, &error);
-        self.leave_out(position, Failure::Filter)?;
+        let busy = is_over(&error, Limit::Instances);
+        self.leave_out(
+            position,
+            if busy {
+                Failure::Instances
+            } else {
+                Failure::Filter
+            },
+        )?;
         // Pieces and trailers go on as they came, heads and properties as they were.
         self.exchange.borrow_mut().undo();
         Ok(Done::left_out(original))

@@ -12,14 +12,14 @@ use http::header;
 use http_body::Body as _;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_core::clock::{Clock as _, SystemClock};
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{FilterError, Limit};
 use tidegate_core::exchange::{Answer, Exchange, ResponseHead, Stage};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::Phase;
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Failure, Manner};
-use crate::call::{Call, Done, Given, Moment, Turn};
+use crate::call::{Call, Done, Given, Moment, Turn, is_over};
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
 use crate::plan::{Direction, Step, Wish};
@@ -467,16 +467,19 @@ impl Chain {
         if let Some(suppressed) = filter.lines.next() {
             let exchange = self.exchange.borrow();
             let id = exchange.request_id.to_str().unwrap_or_default();
+            let over = error.fault.overrun();
+            let limit = over.map(|over| over.limit.name());
+            let (bound, value) = (over.map(|over| over.bound), over.map(|over| over.value));
             tracing::error!(
                 filter = %name, phase = %error.phase, route = %exchange.route, request_id = id, reason,
-                error = %error.fault, suppressed, "a filter failed"
+                limit, bound, value, error = %error.fault, suppressed, "a filter failed"
             );
         }
         let Some(quarantine) = &filter.slot.quarantine else {
             return;
         };
         // That all of its instances are busy is no fault of the filter.
-        if matches!(error.fault, Fault::Exhausted { .. }) {
+        if is_over(error, Limit::Instances) {
             return;
         }
         let trial = self.trials.has(position);

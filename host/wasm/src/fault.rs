@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use tidegate_core::error::Fault;
+use tidegate_core::error::{Fault, Limit, Overrun};
 use wasmtime::{Trap, WasmBacktrace};
 
 /// What a guest did against the contract, noticed while translating for it. Raised as a trap.
@@ -38,7 +38,13 @@ pub(crate) fn of_call(error: &wasmtime::Error, limit: Duration, memory: Option<u
     }
     let trap = error.downcast_ref::<Trap>();
     if trap == Some(&Trap::Interrupt) {
-        return Fault::TimedOut { limit };
+        let bound = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        return Fault::Over(Overrun {
+            limit: Limit::Time,
+            bound,
+            value: bound,
+            trap: String::new(),
+        });
     }
     let mut reason = match trap {
         Some(trap) => {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::{Flow, Interests, Phase};
 use tidegate_core::services::HttpClient;
@@ -150,7 +150,12 @@ impl Inner {
         let limit = self.module.facts.limits.instances;
         let instance = idle.pop();
         if instance.is_none() && busy.len() >= limit as usize {
-            return Poll::Ready(Err(Fault::Exhausted { limit }));
+            return Poll::Ready(Err(Fault::Over(Overrun {
+                limit: Limit::Instances,
+                bound: u64::from(limit),
+                value: u64::from(limit) + 1,
+                trap: String::new(),
+            })));
         }
         *leases += 1;
         let lease = Lease {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::filter::Filter;
 use tidegate_core::phase::{Flow, Phase};
 
@@ -86,7 +86,14 @@ fn a_loop_is_ended_at_its_bound() {
         world.limits.call = Duration::from_millis(50);
         let fault = fault(&sometimes("(loop $l (br $l))"), carrier, &world);
         assert!(
-            matches!(fault, Fault::TimedOut { limit } if limit == Duration::from_millis(50)),
+            matches!(
+                fault,
+                Fault::Over(Overrun {
+                    limit: Limit::Time,
+                    bound: 50_000,
+                    ..
+                })
+            ),
             "{fault}"
         );
         // Also where it calls the host all the time.
@@ -94,7 +101,16 @@ fn a_loop_is_ended_at_its_bound() {
         let guest = sometimes(body);
         let filter = world.filter(&guest, carrier);
         let error = bad(&filter).unwrap_err();
-        assert!(matches!(error.fault, Fault::TimedOut { .. }), "{error}");
+        assert!(
+            matches!(
+                error.fault,
+                Fault::Over(Overrun {
+                    limit: Limit::Time,
+                    ..
+                })
+            ),
+            "{error}"
+        );
     }
 }
 
@@ -135,7 +151,10 @@ fn a_loop_before_the_first_exchange_keeps_the_filter_out() {
                 matches!(
                     error,
                     LoadError::Failed {
-                        fault: Fault::TimedOut { .. },
+                        fault: Fault::Over(Overrun {
+                            limit: Limit::Time,
+                            ..
+                        }),
                         ..
                     }
                 ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::{Flow, Phase};
 use tidegate_core::services::CallError;
@@ -246,7 +246,14 @@ fn there_are_no_more_instances_than_allowed() {
             .collect::<Vec<_>>();
         let error = run(&filter, Phase::RequestHead, &exchanges[2]).unwrap_err();
         assert!(
-            matches!(error.fault, Fault::Exhausted { limit: 2 }),
+            matches!(
+                error.fault,
+                Fault::Over(Overrun {
+                    limit: Limit::Instances,
+                    bound: 2,
+                    ..
+                })
+            ),
             "{error}"
         );
         // One that ends makes room.
@@ -352,6 +359,15 @@ fn a_guest_does_not_live_from_call_to_call() {
         let Poll::Ready(Err(error)) = poll(&mut call) else {
             panic!("{carrier:?}: it runs on");
         };
-        assert!(matches!(error.fault, Fault::TimedOut { .. }), "{error}");
+        assert!(
+            matches!(
+                error.fault,
+                Fault::Over(Overrun {
+                    limit: Limit::Time,
+                    ..
+                })
+            ),
+            "{error}"
+        );
     }
 }
