@@ -511,6 +511,13 @@ impl LogLine {
             .or_else(|| self.json[name].as_str())
     }
 
+    /// A field that is a number, wherever the format puts it.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.json["fields"][name]
+            .as_u64()
+            .or_else(|| self.json[name].as_u64())
+    }
+
     /// Whether the message is this.
     pub fn says(&self, message: &str) -> bool {
         self.field("message") == Some(message)

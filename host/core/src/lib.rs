@@ -20,5 +20,6 @@ pub mod metrics;
 pub mod path;
 pub mod phase;
 pub mod services;
+pub mod survey;
 mod undo;
 pub mod usage;

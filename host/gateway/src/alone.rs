@@ -15,6 +15,7 @@ use tidegate_core::exchange::{Client, Exchange, ResponseHead};
 use tidegate_core::filter::{Filter, FilterModule, Outcome, SharedExchange, WorkerServices};
 use tidegate_core::metrics::Registry;
 use tidegate_core::phase::{Flow, Interests, Phase};
+use tidegate_core::survey::Survey;
 use tidegate_core::usage::Isolation;
 
 use crate::answer::Manner;
@@ -54,9 +55,10 @@ pub async fn alone(
         module,
         failed: Arc::clone(&failed),
     };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let settings = Settings::default();
-    let read = head::read(parts, false, &settings);
+    let seen = Survey::of(&parts.headers);
+    let read = head::read(&mut parts, seen, &head::Reader::default(), &settings);
     let head = read.map_err(|fault| AloneError::Request(fault.told().text))?;
     let worker = Worker::new(
         0,
@@ -73,7 +75,7 @@ pub async fn alone(
         peer,
         tls: None,
     };
-    let manner = Manner::of(&head.head);
+    let manner = Manner::of(&head.head, seen);
     let id = HeaderValue::from_static("self-check");
     let mut exchange = Exchange::new(worker.next_id(), head.head, client, id);
     exchange.route = Arc::from(ROUTE);

@@ -1,4 +1,4 @@
-//! What the admin pages show, made when it changes and not when it is asked for.
+//! What the admin pages show. What seldom changes is made when it does, figures when they are asked for.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidegate_core::metrics::Registry;
 
+use super::figures;
 use crate::config::checked::Checked;
 use crate::config::view;
 use crate::run::filters::Status;
@@ -29,7 +30,7 @@ pub(crate) enum Phase {
 pub(crate) struct Pages {
     registry: Arc<Registry>,
     phase: Cell<Phase>,
-    plugins: RefCell<Bytes>,
+    plugins: RefCell<Vec<Status>>,
     configuration: RefCell<Bytes>,
 }
 
@@ -39,7 +40,7 @@ impl Pages {
         Pages {
             registry,
             phase: Cell::new(Phase::Starting),
-            plugins: RefCell::new(Bytes::from_static(b"{\"plugins\":[]}\n")),
+            plugins: RefCell::default(),
             configuration: RefCell::new(Bytes::from_static(b"{}\n")),
         }
     }
@@ -53,17 +54,23 @@ impl Pages {
     }
 
     pub(crate) fn metrics(&self) -> String {
+        for status in &*self.plugins.borrow() {
+            figures::publish(&self.registry, &status.name, &status.live);
+        }
         self.registry.encode()
     }
 
     pub(crate) fn plugins(&self) -> Bytes {
-        self.plugins.borrow().clone()
+        let plugins = self.plugins.borrow();
+        let shown = plugins
+            .iter()
+            .map(|status| figures::show(&self.registry, status));
+        rendered(&json!({ "plugins": shown.collect::<Vec<_>>() }))
     }
 
     /// Shows these filters.
     pub(crate) fn set_plugins(&self, statuses: &[Status]) {
-        self.plugins
-            .replace(rendered(&json!({ "plugins": statuses })));
+        self.plugins.replace(statuses.to_vec());
     }
 
     pub(crate) fn configuration(&self) -> Bytes {

@@ -153,6 +153,18 @@ pub(crate) struct Status {
     pub(crate) phases: Option<Vec<&'static str>>,
     /// Bytes of memory that an instance begins with.
     pub(crate) memory: Option<u64>,
+    /// SHA-256 of the file as it is, whether that version is in service or not.
+    pub(crate) configured_digest: Option<String>,
+    /// Asked for more whenever it is shown.
+    #[serde(skip)]
+    pub(crate) live: LiveStatus,
+}
+
+/// Where the rest of what there is to say of a filter comes from: what changes with every request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LiveStatus {
+    pub(crate) module: Option<Arc<dyn FilterModule>>,
+    pub(crate) quarantine: Option<Arc<Quarantine>>,
 }
 
 impl Entry {
@@ -362,6 +374,13 @@ impl Entry {
                 phases.iter().map(|phase| phase.name()).collect()
             }),
             memory: compiled.map(|it| it.memory()),
+            configured_digest: known
+                .and_then(|known| known.digest.as_deref())
+                .map(str::to_owned),
+            live: LiveStatus {
+                module: self.module(),
+                quarantine: self.quarantine(),
+            },
         }
     }
 }
