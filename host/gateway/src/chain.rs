@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 
 use crate::answer::{self, Failure, Manner};
 use crate::call::{Call, Done, Given, Moment, Turn, is_over};
+use crate::figures::Began;
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
 use crate::plan::{Direction, Step, Wish};
@@ -387,7 +388,12 @@ impl Chain {
         };
         self.exchange.borrow_mut().begin_call(stage, false);
         self.called.set(position);
-        let began = live.figures.begin(Phase::Log, false);
+        // Without a part in this phase, it only forgets what it kept of the exchange.
+        let began = if wants {
+            live.figures.begin(Phase::Log, false)
+        } else {
+            Began::default()
+        };
         match filter.call(Phase::Log, true, &self.exchange) {
             Outcome::Ready(result) => {
                 live.figures.end(began);

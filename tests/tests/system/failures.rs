@@ -27,6 +27,14 @@ async fn quarantined(gateway: &Gateway, filter: &str) -> bool {
     gateway.plugin(filter).await["state"] == "quarantined"
 }
 
+/// Puts a file in place of a filter's in one step.
+fn put(gateway: &Gateway, filter: &str, wasm: &[u8]) {
+    let file = gateway.plugin_file(&format!("{filter}.wasm"));
+    let beside = file.with_extension("new");
+    fs::write(&beside, wasm).unwrap();
+    fs::rename(beside, file).unwrap();
+}
+
 // --- Open failures ---
 
 #[tokio::test]
@@ -259,7 +267,7 @@ async fn a_new_version_ends_the_quarantine() {
         );
     }
     assert!(quarantined(&gateway, "bad").await);
-    fs::write(gateway.plugin_file("bad"), sets_header("x-good", "yes")).unwrap();
+    put(&gateway, "bad", &sets_header("x-good", "yes"));
     until("the new version", async || {
         gateway.get("/").await.field("x-good") == Some("yes")
     })
@@ -299,7 +307,7 @@ async fn a_version_that_answers_its_self_check_wrongly_does_not_go_live() {
             "failed in request-head: it trapped",
         ),
     ] {
-        fs::write(gateway.plugin_file("guard"), bad).unwrap();
+        put(&gateway, "guard", &bad);
         let entry = eventually("the new version to be refused", async || {
             let entry = gateway.plugin("guard").await;
             let reason = entry["reason"].as_str().unwrap_or_default().to_owned();
@@ -330,7 +338,7 @@ async fn a_version_that_answers_its_self_check_wrongly_does_not_go_live() {
         )
         .await;
     assert!((failed - 2.0).abs() < 0.1, "{failed}");
-    fs::write(gateway.plugin_file("guard"), no("two")).unwrap();
+    put(&gateway, "guard", &no("two"));
     until("a good version", async || {
         gateway.get("/").await.text() == "two"
     })
@@ -386,7 +394,12 @@ async fn a_self_check_sees_the_whole_request_and_leaves_nothing_behind() {
         assert_eq!(gateway.plugin("probe").await["state"], "ok", "{carrier:?}");
         let asks = [("x-probe", "request-head store-get space n")];
         let reply = gateway.send(get_with("/", &asks)).await;
-        assert_eq!(reply.field("x-probe"), Some("none"), "{reply:?}");
+        let found = reply.field("x-probe");
+        assert_eq!(
+            found,
+            Some("request-head store-get space n => none"),
+            "{reply:?}"
+        );
     }
 }
 
