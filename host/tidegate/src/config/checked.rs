@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
+use tidegate_core::usage::Isolation;
 
 use super::document::Origin;
 
@@ -59,6 +60,17 @@ pub(crate) struct Server {
     pub(crate) via: Option<String>,
     /// Bounds on what clients may do.
     pub(crate) limits: Limits,
+    /// The room that all filters' instances share.
+    pub(crate) filter_pool: FilterPool,
+}
+
+/// The room that all filters' instances share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FilterPool {
+    /// Instances of all filters and workers together.
+    pub(crate) instances: u32,
+    /// Bytes of stack of one call.
+    pub(crate) stack: usize,
 }
 
 /// One address on which TLS is spoken.
@@ -212,10 +224,12 @@ pub(crate) struct Filter {
     pub(crate) config_origin: Option<Origin>,
     /// What happens to a request when the filter fails.
     pub(crate) failure: Failure,
+    /// How exchanges share its instances; none: as is best for what it is.
+    pub(crate) isolation: Option<Isolation>,
     /// What it may reach.
     pub(crate) allow: Allow,
     /// What it may use.
-    pub(crate) limits: FilterLimits,
+    pub(crate) limits: tidegate_wasm::Limits,
     /// Whether a route uses it.
     pub(crate) used: bool,
     /// Why it can't be loaded as it is configured now, if only this filter is concerned: its settings file has a
@@ -241,19 +255,4 @@ pub(crate) struct Allow {
     pub(crate) store: Vec<String>,
     /// Variables of the environment with their values; none: not set.
     pub(crate) env: BTreeMap<String, Option<String>>,
-}
-
-/// What a filter may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FilterLimits {
-    /// Bytes of linear memory of one instance.
-    pub(crate) memory: usize,
-    /// How long one call may run.
-    pub(crate) time: Duration,
-    /// How long instantiating and configuring may run.
-    pub(crate) configure_time: Duration,
-    /// Bytes of a body that may be collected for it.
-    pub(crate) body: u32,
-    /// Instances of one worker.
-    pub(crate) instances: u32,
 }

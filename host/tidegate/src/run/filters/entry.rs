@@ -6,12 +6,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_core::filter::FilterModule;
-use tidegate_wasm::Compiled;
+use tidegate_core::usage::Isolation;
+use tidegate_wasm::{Compiled, Limits};
 
 use super::file::Known;
 use super::{Reach, Tools};
 use crate::config;
-use crate::config::checked::{Allow, Filter, FilterLimits};
+use crate::config::checked::{Allow, Filter};
 use crate::load;
 use crate::run::pass::line;
 
@@ -41,7 +42,8 @@ struct Recipe {
     digest: Arc<str>,
     config: String,
     allow: Allow,
-    limits: FilterLimits,
+    isolation: Option<Isolation>,
+    limits: Limits,
 }
 
 /// Why the newest version does not run.
@@ -190,6 +192,7 @@ impl Entry {
             digest: compiled.digest().into(),
             config: filter.config.clone(),
             allow: filter.allow.clone(),
+            isolation: filter.isolation,
             limits: filter.limits,
         };
         let runs = self.live.as_ref().is_some_and(|live| live.recipe == recipe);
