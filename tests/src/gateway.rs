@@ -174,7 +174,7 @@ impl Setup {
             ""
         };
         format!(
-            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-limits.time = \"{FILTER_TIME}\"\n{}{}",
+            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-defaults.limits.time = \"{FILTER_TIME}\"\n{}{}",
             self.workers, self.server, self.rest
         )
     }

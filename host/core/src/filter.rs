@@ -23,7 +23,12 @@ pub type SharedExchange = Rc<RefCell<Exchange>>;
 pub struct WorkerServices {
     /// Sends the guests' HTTP calls.
     pub http: Rc<dyn HttpClient>,
+    /// Lets the worker's other tasks, and what came from outside, have their turn.
+    pub give_way: GiveWay,
 }
+
+/// Makes a future that is done when everything else that is ready has had its turn.
+pub type GiveWay = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A filter that is compiled, linked and has accepted its configuration. Shared by all workers; dropping the
 /// last reference frees its code.

@@ -198,6 +198,7 @@ impl Worker {
             figures,
             live: RefCell::new(Rc::new(live)),
             services: WorkerServices {
+                give_way: || Box::pin(tokio::task::yield_now()),
                 http: Rc::clone(&calls) as Rc<dyn HttpClient>,
             },
             id,

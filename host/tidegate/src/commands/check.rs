@@ -31,9 +31,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     } = config::load(options, &Environment::Process);
     let mut sound = BTreeMap::new();
     if let Some(checked) = &checked {
-        match Engine::new(EngineOptions {
-            cache: checked.server.cache.clone(),
-        }) {
+        match load::engine(&checked.server) {
             Ok(engine) => mistakes.extend(load_all(&engine, checked, &mut sound)),
             Err(error) => mistakes.push(Mistake::of("tidegate", &error.to_string())),
         }
@@ -72,7 +70,7 @@ fn compile_folder(options: &Options, file: &Path) -> Vec<Mistake> {
     if plugins.is_empty() {
         return Vec::new();
     }
-    let engine = match Engine::new(EngineOptions { cache: None }) {
+    let engine = match Engine::new(EngineOptions::default()) {
         Ok(engine) => engine,
         Err(error) => return vec![Mistake::of("tidegate", &error.to_string())],
     };

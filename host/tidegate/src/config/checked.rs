@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
+use tidegate_core::usage::Isolation;
 use tidegate_gateway::QuarantineSettings;
 
 use super::document::Origin;
@@ -62,6 +63,17 @@ pub(crate) struct Server {
     pub(crate) via: Option<String>,
     /// Bounds on what clients may do.
     pub(crate) limits: Limits,
+    /// The room that all filters' instances share.
+    pub(crate) filter_pool: FilterPool,
+}
+
+/// The room that all filters' instances share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FilterPool {
+    /// Instances of all filters and workers together.
+    pub(crate) instances: u32,
+    /// Bytes of stack of one call.
+    pub(crate) stack: usize,
 }
 
 /// One address on which TLS is spoken.
@@ -217,10 +229,12 @@ pub(crate) struct Filter {
     pub(crate) config_origin: Option<Origin>,
     /// What happens to a request when the filter fails.
     pub(crate) failure: Failure,
+    /// How exchanges share its instances; none: as is best for what it is.
+    pub(crate) isolation: Option<Isolation>,
     /// What it may reach.
     pub(crate) allow: Allow,
     /// What it may use.
-    pub(crate) limits: FilterLimits,
+    pub(crate) limits: tidegate_wasm::Limits,
     /// When it is taken out of service for a while; none: never.
     pub(crate) quarantine: Option<QuarantineSettings>,
     /// What a new version must answer before it takes traffic; none: nothing.
@@ -267,19 +281,4 @@ pub(crate) struct Allow {
     pub(crate) store: Vec<String>,
     /// Variables of the environment with their values; none: not set.
     pub(crate) env: BTreeMap<String, Option<String>>,
-}
-
-/// What a filter may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FilterLimits {
-    /// Bytes of linear memory of one instance.
-    pub(crate) memory: usize,
-    /// How long one call may run.
-    pub(crate) time: Duration,
-    /// How long instantiating and configuring may run.
-    pub(crate) configure_time: Duration,
-    /// Bytes of a body that may be collected for it.
-    pub(crate) body: u32,
-    /// Instances of one worker.
-    pub(crate) instances: u32,
 }

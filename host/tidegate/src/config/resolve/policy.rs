@@ -11,52 +11,39 @@ use tidegate_gateway::QuarantineSettings;
 use super::super::checked::SelfCheck;
 use super::super::document::child;
 use super::super::units::Time;
-use super::super::written::{self, QuarantineChange};
+use super::super::written;
 use super::{DAY, Resolver};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Resolver<'_> {
-    /// When a filter is taken out of service; none: never.
+    /// When filters are taken out of service that do not say otherwise.
+    pub(super) fn quarantine_of_all(&mut self, written: written::Quarantine) {
+        if let Some((key, message)) = mistake(written) {
+            let at = format!("/server/filter-defaults/quarantine/{key}");
+            let mistake = self.at(&at, &message);
+            self.notes.mistake(mistake);
+        }
+    }
+
+    /// When a filter is taken out of service; none: never. A mistake that is not its own was told before.
     pub(super) fn quarantine(
         &mut self,
         name: &str,
-        main: QuarantineChange,
-        beside: QuarantineChange,
+        written: written::Quarantine,
     ) -> Option<QuarantineSettings> {
-        let default = QuarantineSettings::default();
-        let mut time = |key: &str, set: Option<Time>, usual: Duration, most: Duration| {
-            let Some(Time(time)) = set else {
-                return usual;
-            };
-            if !(Duration::from_millis(1)..=most).contains(&time) {
-                let message = format!("`{key}` must be between 1ms and {}", Time(most));
-                let mistake = self.at_setting(name, &format!("/quarantine/{key}"), &message);
-                self.notes.mistake(mistake);
+        if let Some((key, message)) = mistake(written) {
+            let below = [key, "first"].map(|key| format!("/quarantine/{key}"));
+            let own = below.iter().find(|it| self.where_is(name, it).is_some());
+            if let Some(below) = own {
+                self.wrong(name, below, &message);
             }
-            time
-        };
-        let window = main.window.or(beside.window);
-        let window = time("window", window, default.window, HOUR);
-        let first = time("first", main.first.or(beside.first), default.first, DAY);
-        let longest = main.longest.or(beside.longest);
-        let usual = default.longest.max(first);
-        let longest = time("longest", longest, usual, DAY);
-        if longest < first {
-            let message = format!(
-                "`longest` is shorter than `first`, which is {}",
-                Time(first)
-            );
-            let mistake = self.at_setting(name, "/quarantine/longest", &message);
-            self.notes.mistake(mistake);
         }
-        let failures = main.failures.or(beside.failures);
-        let failures = failures.unwrap_or(default.failures);
-        (failures > 0).then_some(QuarantineSettings {
-            failures,
-            window,
-            first,
-            longest,
+        (written.failures > 0).then_some(QuarantineSettings {
+            failures: written.failures,
+            window: written.window.0,
+            first: written.first.0,
+            longest: written.longest.0,
         })
     }
 
@@ -129,4 +116,26 @@ impl Resolver<'_> {
         let mistake = self.at_setting(name, below, message);
         self.notes.mistake(mistake);
     }
+}
+
+/// The key of a setting that is out of its bounds, and what to say of it.
+fn mistake(written: written::Quarantine) -> Option<(&'static str, String)> {
+    let times = [
+        ("window", written.window, HOUR),
+        ("first", written.first, DAY),
+        ("longest", written.longest, DAY),
+    ];
+    for (key, Time(time), most) in times {
+        if !(Duration::from_millis(1)..=most).contains(&time) {
+            let message = format!("`{key}` must be between 1ms and {}", Time(most));
+            return Some((key, message));
+        }
+    }
+    (written.longest < written.first).then(|| {
+        let message = format!(
+            "`longest` ({}) must not be less than `first` ({})",
+            written.longest, written.first
+        );
+        ("longest", message)
+    })
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_core::filter::FilterModule;
+use tidegate_core::usage::Isolation;
 use tidegate_gateway::{Quarantine, QuarantineSettings};
-use tidegate_wasm::Compiled;
+use tidegate_wasm::{Compiled, Limits};
 
 use super::file::Known;
 use super::{Reach, Tools};
 use crate::config;
-use crate::config::checked::{Allow, Filter, FilterLimits, SelfCheck};
+use crate::config::checked::{Allow, Filter, SelfCheck};
 use crate::load;
 use crate::run::pass::line;
 use crate::self_check;
@@ -45,7 +46,8 @@ struct Recipe {
     digest: Arc<str>,
     config: String,
     allow: Allow,
-    limits: FilterLimits,
+    isolation: Option<Isolation>,
+    limits: Limits,
     quarantine: Option<QuarantineSettings>,
     self_check: Option<SelfCheck>,
 }
@@ -212,6 +214,7 @@ impl Entry {
             digest: compiled.digest().into(),
             config: filter.config.clone(),
             allow: filter.allow.clone(),
+            isolation: filter.isolation,
             limits: filter.limits,
             quarantine: filter.quarantine,
             self_check: filter.self_check.clone(),
