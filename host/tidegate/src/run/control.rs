@@ -288,6 +288,7 @@ impl Control {
         self.teller.tell(report);
         if let Some(snapshot) = &report.snapshot {
             self.teller.hold(snapshot);
+            self.pages.hold(snapshot);
         }
         self.pages.set_plugins(&report.statuses);
         let admin = self

@@ -19,7 +19,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Resolver<'_> {
     /// When filters are taken out of service that do not say otherwise.
     pub(super) fn quarantine_of_all(&mut self, written: written::Quarantine) {
-        if let Some((key, message)) = mistake(written) {
+        for (key, message) in mistakes(written) {
             let at = format!("/server/filter-defaults/quarantine/{key}");
             let mistake = self.at(&at, &message);
             self.notes.mistake(mistake);
@@ -32,9 +32,11 @@ impl Resolver<'_> {
         name: &str,
         written: written::Quarantine,
     ) -> Option<QuarantineSettings> {
-        if let Some((key, message)) = mistake(written) {
-            let below = [key, "first"].map(|key| format!("/quarantine/{key}"));
-            let own = below.iter().find(|it| self.where_is(name, it).is_some());
+        for (key, message) in mistakes(written) {
+            // `longest` may be too short only because of the filter's own `first`.
+            let other = if key == "longest" { "first" } else { key };
+            let own = [key, other].map(|key| format!("/quarantine/{key}"));
+            let own = own.iter().find(|it| self.where_is(name, it).is_some());
             if let Some(below) = own {
                 self.wrong(name, below, &message);
             }
@@ -118,24 +120,28 @@ impl Resolver<'_> {
     }
 }
 
-/// The key of a setting that is out of its bounds, and what to say of it.
-fn mistake(written: written::Quarantine) -> Option<(&'static str, String)> {
+/// The keys of settings that are out of their bounds, and what to say of each.
+fn mistakes(written: written::Quarantine) -> Vec<(&'static str, String)> {
     let times = [
         ("window", written.window, HOUR),
         ("first", written.first, DAY),
         ("longest", written.longest, DAY),
     ];
-    for (key, Time(time), most) in times {
-        if !(Duration::from_millis(1)..=most).contains(&time) {
+    let outside = times
+        .into_iter()
+        .filter(|(_, time, most)| !(Duration::from_millis(1)..=*most).contains(&time.0));
+    let mut mistakes: Vec<_> = outside
+        .map(|(key, _, most)| {
             let message = format!("`{key}` must be between 1ms and {}", Time(most));
-            return Some((key, message));
-        }
-    }
-    (written.longest < written.first).then(|| {
+            (key, message)
+        })
+        .collect();
+    if written.longest < written.first && mistakes.is_empty() {
         let message = format!(
             "`longest` ({}) must not be less than `first` ({})",
             written.longest, written.first
         );
-        ("longest", message)
-    })
+        mistakes.push(("longest", message));
+    }
+    mistakes
 }

@@ -1,25 +1,115 @@
 //! What changes of a filter with every request: its figures, and whether it is in quarantine. Made when somebody asks.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use tidegate_core::clock::{Clock as _, SystemClock};
 use tidegate_core::error::Limit;
-use tidegate_core::metrics::{Reading, Registry};
+use tidegate_core::filter::FilterModule;
+use tidegate_core::metrics::{Owner, Reading, Registry};
 use tidegate_core::usage::{Discard, Usage};
 use tidegate_gateway::Quarantined;
 
 use crate::run::filters::{LiveStatus, Status};
 
-/// Sets the gauges that nobody sets as things happen.
-pub(super) fn publish(registry: &Registry, filter: &str, live: &LiveStatus) {
-    let Some(quarantine) = &live.quarantine else {
-        return;
-    };
-    let help = "Whether a filter is out of service because it failed too often.";
-    let labels = [("filter", filter)];
-    if let Ok(gauge) = registry.gauge("tidegate_filter_quarantined", help, &labels) {
-        let is_out = quarantine.state().is_some();
-        gauge.set(if is_out { 1.0 } else { 0.0 });
+/// What was last published of each filter's use, so that counters only grow.
+#[derive(Debug, Default)]
+pub(super) struct Published(HashMap<String, (Weak<dyn FilterModule>, Usage)>);
+
+impl Published {
+    /// Brings the figures up to date that nobody keeps as things happen.
+    pub(super) fn publish(&mut self, registry: &Registry, statuses: &[Status]) {
+        self.0
+            .retain(|name, _| statuses.iter().any(|status| status.name == *name));
+        for status in statuses {
+            let filter = ("filter", status.name.as_str());
+            self.publish_one(registry, filter, &status.live);
+        }
+    }
+
+    fn publish_one(&mut self, registry: &Registry, filter: (&str, &str), live: &LiveStatus) {
+        let set = |name: &str, help: &str, value: f64| {
+            if let Ok(gauge) = registry.gauge(name, help, &[filter]) {
+                gauge.set(value);
+            }
+        };
+        let state = live.quarantine.as_ref().and_then(|it| it.state());
+        set(
+            "tidegate_filter_quarantined",
+            "Whether a filter is out of service because it failed too often.",
+            if state.is_some() { 1.0 } else { 0.0 },
+        );
+        let Some(module) = &live.module else {
+            return;
+        };
+        let usage = module.usage();
+        set(
+            "tidegate_filter_instances",
+            "Instances of a filter that are alive.",
+            usage.instances as f64,
+        );
+        set(
+            "tidegate_filter_memory_bytes",
+            "Linear memory that a filter's instances hold.",
+            usage.memory as f64,
+        );
+        set(
+            "tidegate_filter_memory_peak_bytes",
+            "The most linear memory that the instances of a filter's present version ever held together.",
+            usage.memory_peak as f64,
+        );
+        self.count(registry, filter, module, usage);
+    }
+
+    /// Adds what came since the last time.
+    fn count(
+        &mut self,
+        registry: &Registry,
+        filter: (&str, &str),
+        module: &Arc<dyn FilterModule>,
+        usage: Usage,
+    ) {
+        let before = self.0.get(filter.1).filter(|(of, _)| {
+            // A version that was replaced counted from 0.
+            Weak::ptr_eq(of, &Arc::downgrade(module))
+        });
+        let before = before.map(|(_, usage)| usage.clone()).unwrap_or_default();
+        let add = |name: &str, help: &str, label: Option<(&str, &str)>, now: u64, before: u64| {
+            let labels: Vec<_> = std::iter::once(filter).chain(label).collect();
+            if now > before
+                && let Ok(counter) = registry.counter(Owner::Process, name, help, &labels)
+            {
+                counter.add(now - before);
+            }
+        };
+        add(
+            "tidegate_filter_instances_created_total",
+            "Instances of a filter that were made.",
+            None,
+            usage.created,
+            before.created,
+        );
+        let help = "Instances of a filter that were given up, by reason.";
+        for ((why, now), before) in Discard::ALL
+            .iter()
+            .zip(usage.discarded)
+            .zip(before.discarded)
+        {
+            let label = ("reason", why.name());
+            let name = "tidegate_filter_instances_discarded_total";
+            add(name, help, Some(label), now, before);
+        }
+        let help =
+            "Times that a filter went over a limit, or was refused what lay beyond it, by limit.";
+        for ((limit, now), before) in Limit::ALL.iter().zip(usage.over).zip(before.over) {
+            let label = ("limit", limit.name());
+            let name = "tidegate_filter_limits_exceeded_total";
+            add(name, help, Some(label), now, before);
+        }
+        self.0
+            .insert(filter.1.to_owned(), (Arc::downgrade(module), usage));
     }
 }
 
@@ -153,7 +243,11 @@ fn whole(value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_core::metrics::Owner;
+    use std::rc::Rc;
+    use std::sync::Mutex;
+    use tidegate_core::error::FilterError;
+    use tidegate_core::filter::{Filter, WorkerServices};
+    use tidegate_core::phase::Interests;
 
     #[test]
     fn figures_have_short_names() {
@@ -186,6 +280,70 @@ mod tests {
                 "fail-open": 3,
             })
         );
+    }
+
+    /// A filter whose use a test decides.
+    #[derive(Debug)]
+    struct Used(Arc<str>, Interests, Mutex<Usage>);
+
+    impl FilterModule for Used {
+        fn name(&self) -> &Arc<str> {
+            &self.0
+        }
+
+        fn interests(&self) -> &Interests {
+            &self.1
+        }
+
+        fn usage(&self) -> Usage {
+            self.2.lock().unwrap().clone()
+        }
+
+        fn on_worker(&self, _: &WorkerServices) -> Result<Rc<dyn Filter>, FilterError> {
+            panic!("nobody calls it")
+        }
+    }
+
+    #[test]
+    fn counters_go_on_when_a_version_begins_anew() {
+        let registry = Registry::new();
+        let mut published = Published::default();
+        let mut publish = |module: &Arc<Used>| {
+            let live = LiveStatus {
+                module: Some(Arc::clone(module) as Arc<dyn FilterModule>),
+                quarantine: None,
+            };
+            published.publish_one(&registry, ("filter", "a"), &live);
+            let read = registry.read("filter", "a");
+            let value = |name: &str| {
+                let found = read.iter().find(|it| it.name == name);
+                found.map_or(0.0, |it| it.value)
+            };
+            [
+                value("tidegate_filter_instances_created_total"),
+                value("tidegate_filter_limits_exceeded_total"),
+                value("tidegate_filter_memory_bytes"),
+            ]
+        };
+        let module = |created| {
+            let mut usage = Usage {
+                created,
+                memory: 10 * created,
+                ..Usage::default()
+            };
+            usage.over[0] = created;
+            Arc::new(Used(
+                Arc::from("a"),
+                Interests::default(),
+                Mutex::new(usage),
+            ))
+        };
+        let first = module(3);
+        assert_eq!(publish(&first), [3.0, 3.0, 30.0]);
+        assert_eq!(publish(&first), [3.0, 3.0, 30.0]);
+        first.2.lock().unwrap().created = 5;
+        assert_eq!(publish(&first), [5.0, 3.0, 30.0]);
+        assert_eq!(publish(&module(2)), [7.0, 5.0, 20.0]);
     }
 
     #[test]

@@ -2,13 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::json;
 use tidegate_core::metrics::Registry;
+use tidegate_gateway::Snapshot;
 
-use super::figures;
+use super::figures::{self, Published};
 use crate::config::checked::Checked;
 use crate::config::view;
 use crate::run::filters::Status;
@@ -31,6 +33,9 @@ pub(crate) struct Pages {
     registry: Arc<Registry>,
     phase: Cell<Phase>,
     plugins: RefCell<Vec<Status>>,
+    published: RefCell<Published>,
+    /// From the oldest to the one in force.
+    snapshots: RefCell<Vec<(Timestamp, Weak<Snapshot>)>>,
     configuration: RefCell<Bytes>,
 }
 
@@ -41,6 +46,8 @@ impl Pages {
             registry,
             phase: Cell::new(Phase::Starting),
             plugins: RefCell::default(),
+            published: RefCell::default(),
+            snapshots: RefCell::default(),
             configuration: RefCell::new(Bytes::from_static(b"{}\n")),
         }
     }
@@ -54,9 +61,8 @@ impl Pages {
     }
 
     pub(crate) fn metrics(&self) -> String {
-        for status in &*self.plugins.borrow() {
-            figures::publish(&self.registry, &status.name, &status.live);
-        }
+        let mut published = self.published.borrow_mut();
+        published.publish(&self.registry, &self.plugins.borrow());
         self.registry.encode()
     }
 
@@ -65,7 +71,23 @@ impl Pages {
         let shown = plugins
             .iter()
             .map(|status| figures::show(&self.registry, status));
-        rendered(&json!({ "plugins": shown.collect::<Vec<_>>() }))
+        let mut snapshots = self.snapshots.borrow_mut();
+        snapshots.retain(|(_, snapshot)| snapshot.strong_count() > 0);
+        let held = snapshots.iter().map(|(since, snapshot)| {
+            // One is the control thread's, if it is in force; each other one is a worker's, with the exchanges that
+            // began with it.
+            json!({ "since": since.to_string(), "holders": snapshot.strong_count() })
+        });
+        rendered(&json!({
+            "plugins": shown.collect::<Vec<_>>(),
+            "snapshots": held.collect::<Vec<_>>(),
+        }))
+    }
+
+    /// Shows a snapshot that came into force, as long as somebody holds it.
+    pub(crate) fn hold(&self, snapshot: &Arc<Snapshot>) {
+        let held = (Timestamp::now(), Arc::downgrade(snapshot));
+        self.snapshots.borrow_mut().push(held);
     }
 
     /// Shows these filters.
