@@ -58,6 +58,9 @@ mod config_errors;
 /// What filters can do to an exchange, and what a broken one can't do to others.
 mod filters;
 
+/// What a failing filter leads to: events, quarantine, self-check, figures.
+mod failures;
+
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 

@@ -244,7 +244,9 @@ impl Control {
         self.bounds.change_handshake(now.limits.handshake_timeout);
         for (key, changed) in [
             ("workers", now.workers != before.workers),
+            ("filter-pool", now.filter_pool != before.filter_pool),
             ("cache", now.cache != before.cache),
+            ("filter-pool", now.filter_pool != before.filter_pool),
         ] {
             if changed {
                 tracing::warn!("a changed `{key}` comes into force at the next start");
@@ -286,6 +288,7 @@ impl Control {
         self.teller.tell(report);
         if let Some(snapshot) = &report.snapshot {
             self.teller.hold(snapshot);
+            self.pages.hold(snapshot);
         }
         self.pages.set_plugins(&report.statuses);
         let admin = self
