@@ -20,4 +20,5 @@ pub mod metrics;
 pub mod path;
 pub mod phase;
 pub mod services;
+pub mod survey;
 pub mod usage;
