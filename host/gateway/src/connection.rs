@@ -141,8 +141,7 @@ impl Worker {
                     Ok(Ok(detected)) => detected,
                     Ok(Err(_)) => return,
                     Err(_) => {
-                        let reason = ClientFault::HeadTimedOut.told().reason;
-                        self.figures.client_error(reason);
+                        self.refused(peer, ClientFault::HeadTimedOut.told().reason);
                         return;
                     }
                 }
@@ -212,9 +211,9 @@ impl Worker {
         // What never became a request could not be told to anybody.
         let untold = connection.signals.fault_of(connection.activity.turns.get());
         match (untold, result) {
-            (Some(fault), _) => self.figures.client_error(fault.told().reason),
+            (Some(fault), _) => self.refused(connection.peer, fault.told().reason),
             (None, Err(error)) if error.is_parse() => {
-                self.figures.client_error(ClientFault::Head.told().reason);
+                self.refused(connection.peer, ClientFault::Head.told().reason);
             }
             _ => {}
         }
@@ -255,7 +254,7 @@ impl Worker {
                 biased;
                 result = served.as_mut() => {
                     if let Some(reason) = result.err().as_ref().and_then(http2_reason) {
-                        self.figures.client_error(reason);
+                        self.refused(connection.peer, reason);
                     }
                     return;
                 }
@@ -273,6 +272,14 @@ impl Worker {
                     served.as_mut().graceful_shutdown();
                 }
             }
+        }
+    }
+
+    /// Counts and logs what never became a request, or ended all of a connection's.
+    fn refused(&self, client: SocketAddr, reason: &'static str) {
+        self.figures.client_error(reason);
+        if self.figures.may_log() {
+            tracing::info!(%client, reason, "a connection was ended");
         }
     }
 
