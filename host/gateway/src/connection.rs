@@ -27,7 +27,7 @@ use crate::client_io::{ClientIo, ClientStream, Plain};
 use crate::forwarded::{self, Hop};
 use crate::serve;
 use crate::settings::Limits;
-use crate::signals::Signals;
+use crate::signals::{CONNECTION, Signals};
 use crate::streams::{Stall, Streams};
 use crate::worker::Worker;
 
@@ -253,7 +253,9 @@ impl Worker {
             tokio::select! {
                 biased;
                 result = served.as_mut() => {
-                    if let Some(reason) = result.err().as_ref().and_then(http2_reason) {
+                    let found = connection.signals.fault_of(CONNECTION);
+                    let found = found.map(|fault| fault.told().reason);
+                    if let Some(reason) = found.or(result.err().as_ref().and_then(http2_reason)) {
                         self.refused(connection.peer, reason);
                     }
                     return;

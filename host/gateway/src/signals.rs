@@ -13,6 +13,9 @@ use crate::answer::ClientFault;
 /// The most bytes of interim responses that wait to be written; what is over is left out.
 const MAX_INTERIM: usize = 16 * 1024;
 
+/// In place of a request's number: the connection as a whole.
+pub(crate) const CONNECTION: u64 = u64::MAX;
+
 /// What became of a request to change the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upgrade {

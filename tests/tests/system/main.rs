@@ -34,6 +34,9 @@ mod answers;
 /// HTTP/2 downstream and upstream.
 mod http2;
 
+/// HTTP/2 frame by frame: each rule that a client can break.
+mod http2_spec;
+
 /// TLS downstream and upstream.
 mod tls;
 
