@@ -123,7 +123,11 @@ impl ClientFault {
             ),
             ClientFault::BodyBroken => (400, "body_broken", "the request's body broke off"),
             ClientFault::Flood => (400, "h2_abuse", "too many frames without use"),
-            ClientFault::Preface => (400, "h2_protocol", "the connection does not begin as it must"),
+            ClientFault::Preface => (
+                400,
+                "h2_protocol",
+                "the connection does not begin as it must",
+            ),
         };
         told(status, reason, text)
     }

@@ -181,7 +181,7 @@ impl<IO: ClientStream> ClientIo<IO> {
     /// The same for HTTP/2. What was read already ends with the preface, or has it all before it.
     pub(crate) fn http2(io: IO, ahead: Vec<u8>, limits: &Limits, signals: Arc<Signals>) -> Self {
         let http2 = Http2 {
-            guard: h2_guard::Guard::new(Instant::now()),
+            guard: h2_guard::Guard::new(Instant::now),
             header_timeout: limits.header_timeout,
             since: None,
             ended: false,
@@ -191,12 +191,7 @@ impl<IO: ClientStream> ClientIo<IO> {
         this
     }
 
-    fn new(
-        io: IO,
-        ahead: Vec<u8>,
-        limits: &Limits,
-        signals: Arc<Signals>,
-    ) -> Self {
+    fn new(io: IO, ahead: Vec<u8>, limits: &Limits, signals: Arc<Signals>) -> Self {
         ClientIo {
             io,
             signals,
@@ -220,7 +215,7 @@ impl<IO: ClientStream> ClientIo<IO> {
         let Some(http1) = &mut self.http1 else {
             if let Some(http2) = &mut self.http2 {
                 http2.since = None;
-                if let Err(fault) = http2.guard.inspect(fresh) {
+                if let Err(fault) = http2.guard.inspect(fresh, self.signals.begun()) {
                     self.signals.found(CONNECTION, fault);
                     http2.ended = true;
                     buf.set_filled(start);

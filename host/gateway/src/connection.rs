@@ -304,6 +304,9 @@ impl Connection {
     fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
         let number = self.activity.turns.get();
         self.activity.turns.set(number + 1);
+        if self.http2 {
+            self.signals.begin();
+        }
         self.activity.busy.set(self.activity.busy.get() + 1);
         Place {
             number,

@@ -30,6 +30,7 @@ pub(crate) enum Upgrade {
 /// The signals of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
+    begun: AtomicU64,
     served: AtomicU64,
     finished: Mutex<Option<Instant>>,
     faulty: AtomicBool,
@@ -44,6 +45,18 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    // --- Beginnings ---
+
+    /// Requests' end: one more request has come that is in order.
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes' end: how many have.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     // --- Faults ---
 
     /// Bytes' end: the request of this number, counted from 0, must not be served.

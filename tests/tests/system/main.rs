@@ -37,6 +37,9 @@ mod http2;
 /// HTTP/2 frame by frame: each rule that a client can break.
 mod http2_spec;
 
+/// HTTP/2 clients that mean harm.
+mod http2_floods;
+
 /// TLS downstream and upstream.
 mod tls;
 
