@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use tidegate_core::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -269,7 +270,7 @@ impl<IO: ClientStream> ClientIo<IO> {
                 Awaits::Nothing => return Poll::Pending,
                 // Nobody asks again when that is over, so a look from time to time must do.
                 Awaits::Answer => {
-                    let next = Instant::now() + http1.idle_timeout;
+                    let next = Instant::from_std(clock::turn()) + http1.idle_timeout;
                     ready!(self.reading.poll_before(next, cx));
                 }
                 Awaits::Bytes(until) => {
@@ -350,7 +351,7 @@ impl Http1 {
         }
         let since = match self.since {
             Some((of, since)) if of == request => since,
-            _ => Instant::now(),
+            _ => Instant::from_std(clock::turn()),
         };
         self.since = Some((request, since));
         Awaits::Bytes(since + self.header_timeout)

@@ -3,12 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_core::body::Body;
+use tidegate_core::clock;
 use tidegate_core::exchange::TlsFacts;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::watch;
@@ -59,6 +61,11 @@ impl Drain {
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Whether there may be more to see than when [`Drain::begun`] last looked.
+    fn has_news(&self) -> bool {
+        self.0.has_changed().unwrap_or(true)
     }
 
     /// Waits until it begins; for ever if it never can.
@@ -200,17 +207,27 @@ impl Worker {
         }
         let served = builder.serve_connection(TokioIo::new(io), service);
         let mut served = pin!(served.with_upgrades());
+        let news = drain.clone();
+        let mut begun = pin!(drain.begun());
         let mut draining = false;
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = served.as_mut() => break result,
-                () = drain.begun(), if !draining => {
-                    draining = true;
-                    served.as_mut().graceful_shutdown();
+        let mut told: Option<Waker> = None;
+        let result = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = served.as_mut().poll(cx) {
+                    return Poll::Ready(result);
                 }
+                // Asked only if the answer can be another one: this runs whenever a byte moves.
+                let knows = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+                if draining || (knows && !news.has_news()) {
+                    return Poll::Pending;
+                }
+                told = Some(cx.waker().clone());
+                ready!(begun.as_mut().poll(cx));
+                draining = true;
+                served.as_mut().graceful_shutdown();
             }
-        };
+        })
+        .await;
         // What never became a request could not be told to anybody.
         let untold = connection.signals.fault_of(connection.activity.turns.get());
         match (untold, result) {
@@ -346,7 +363,7 @@ impl Activity {
     }
 
     fn touch(&self) {
-        self.since.set(Instant::now());
+        self.since.set(Instant::from_std(clock::turn()));
     }
 
     /// Waits until no exchange was under way for so long. The patience may depend on whether there ever was one.

@@ -5,12 +5,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use tidegate_core::body::Body;
-use tidegate_upstream::Sent;
+use tidegate_core::clock;
+use tidegate_upstream::{Interim, Sent};
 
 use crate::answer::{ClientFault, Failure};
 use crate::chain::Stop;
@@ -61,7 +61,8 @@ fn route(journey: &Journey) -> Result<(), Failure> {
     let mut exchange = chain.exchange.borrow_mut();
     let head = &exchange.request;
     let router = &chain.live.snapshot.router;
-    let host = head.authority.as_ref().map(head::normal_host);
+    let host = head.authority.as_ref().filter(|_| router.has_hosts());
+    let host = host.map(head::normal_host);
     let host = host.as_deref().unwrap_or_default();
     let path = head.target.path();
     let index = router
@@ -92,22 +93,29 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
             .flatten(),
         keep: chain.has_filters(),
     };
-    let mut request = forward::request(&mut chain.exchange.borrow_mut(), &terms, body)?;
+    let request = forward::request(&mut chain.exchange.borrow_mut(), &terms, body)?;
     let version = chain.exchange.borrow().request.version;
-    if version == Version::HTTP_11 {
+    // HTTP/2 clients get no interim responses: the server half can't send them.
+    let interim = if version == Version::HTTP_11 {
         let signals = &journey.connection.signals;
-        forward::pass_interim(&mut request, signals);
         // Whoever writes for this connection is the task that waits here.
         poll_fn(|cx| {
             signals.listen(cx.waker());
             Poll::Ready(())
         })
         .await;
-    }
-    let began = Instant::now();
-    let result = chain.worker.upstreams.send(upstream, request).await;
+        Some(Arc::clone(signals) as Arc<dyn Interim>)
+    } else {
+        None
+    };
+    let began = clock::turn();
+    let result = chain
+        .worker
+        .upstreams
+        .send(upstream, request, interim)
+        .await;
     let mut sent = journey.sent.borrow_mut();
-    sent.took = Some(began.elapsed());
+    sent.took = Some(clock::turn().saturating_duration_since(began));
     // A filter that stopped the request's body meanwhile has said why.
     let answered: Sent = match (result, chain.take_upload_stop()) {
         (Ok(answered), None) => answered,
@@ -120,11 +128,8 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
     };
     sent.endpoint = Some(answered.endpoint);
     sent.attempts = answered.attempts;
-    let mut response = answered.response;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        sent.upgraded = Some(hyper::upgrade::on(&mut response));
-    }
-    let (parts, body) = response.into_parts();
+    sent.upgraded = answered.upgraded;
+    let (parts, body) = answered.response.into_parts();
     let received = forward::response(parts);
     sent.trailer = received.trailer;
     sent.protocol = received.upgrade;

@@ -1,9 +1,11 @@
 //! A timer that is moved rather than made anew. Knows nothing of what it bounds.
 
+use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tidegate_core::clock;
 use tokio::time::{Instant, Sleep};
 
 /// A timer that costs nothing until something is waited for, and little after that: moving a running one to a later
@@ -17,15 +19,22 @@ impl Timer {
         let sleep = self
             .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if sleep.deadline() != until {
+        if sleep.deadline() > until {
             sleep.as_mut().reset(until);
         }
-        sleep.as_mut().poll(cx)
+        // One that ends sooner is left to: most are not waited for until then, and moving it costs more than looking.
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
     }
 }
 
 /// The point in time after a while; a very long while is as good as for ever.
 pub(crate) fn after(duration: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-    Instant::now() + duration.min(FOR_EVER)
+    Instant::from_std(clock::turn()) + duration.min(FOR_EVER)
 }
