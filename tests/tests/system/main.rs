@@ -25,8 +25,20 @@ mod faults;
 /// Requests that could be read in two ways, in raw bytes.
 mod http1_framing;
 
+/// What the next server is sent, byte for byte, when a client tries to slip something through.
+mod smuggling;
+
+/// What the client is sent, byte for byte, when an upstream does.
+mod answers;
+
 /// HTTP/2 downstream and upstream.
 mod http2;
+
+/// HTTP/2 frame by frame: each rule that a client can break.
+mod http2_spec;
+
+/// HTTP/2 clients that mean harm.
+mod http2_floods;
 
 /// TLS downstream and upstream.
 mod tls;
