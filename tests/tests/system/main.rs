@@ -31,6 +31,9 @@ mod http2;
 /// TLS downstream and upstream.
 mod tls;
 
+/// Certificates that are renewed, well and badly, while clients come.
+mod certificates;
+
 /// A real gRPC client and server.
 mod grpc;
 

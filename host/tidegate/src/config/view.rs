@@ -1,5 +1,6 @@
 //! The configuration in force as it may be shown to whoever looks at the admin pages: complete, but without secrets.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::checked::{
@@ -43,7 +44,10 @@ fn server(server: &Server) -> Value {
         "listen": server.listen,
         "tls": server.tls.iter().map(|listener| json!({
             "listen": listener.listen,
-            "certificates": listener.identities.iter().map(|it| &it.certificate).collect::<Vec<_>>(),
+            "certificates": listener.identities.iter().map(|it| json!({
+                "file": it.certificate,
+                "expires": it.expires.and_then(|expires| Timestamp::from_second(expires).ok()).map(|it| it.to_string()),
+            })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "admin": server.admin,
         "workers": server.workers,

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use notify::Event;
 use tidegate_core::metrics::Registry;
 use tidegate_gateway::{Shared, Snapshot};
@@ -23,6 +24,7 @@ use super::listeners::Listeners;
 use super::pass::{Configuration, Reader, Report};
 use super::settle::{Effort, Look, Next, Settle};
 use super::signals::{Asked, Signals};
+use super::standing::Standing;
 use super::start::{self, Parts, StartError, lock};
 use super::tell::Teller;
 use super::watch::{Survey, Watch};
@@ -46,6 +48,7 @@ pub(crate) struct Control {
     registry: Arc<Registry>,
     snapshot: Arc<Snapshot>,
     checked: Arc<Checked>,
+    standing: Standing,
 }
 
 impl Control {
@@ -82,6 +85,7 @@ impl Control {
             registry,
             snapshot: report.snapshot.clone().unwrap_or_default(),
             checked: Arc::clone(&report.checked),
+            standing: Standing::good(Timestamp::now()),
         };
         let mut watch = Watch::new(std::env::var_os(WATCH).is_none_or(|it| it != "poll"));
         watch.follow(report.wanted.clone(), report.seen.clone());
@@ -283,7 +287,9 @@ impl Control {
 
     /// Shows and tells the state of things.
     fn show(&mut self, report: &Report) {
-        self.teller.tell(report);
+        self.standing
+            .follow(&report.configuration, Timestamp::now());
+        self.teller.tell(report, &self.standing);
         if let Some(snapshot) = &report.snapshot {
             self.teller.hold(snapshot);
         }
@@ -293,7 +299,8 @@ impl Control {
             .iter()
             .map(|(_, address, _)| (Protocols::Admin, *address));
         let listening: Vec<_> = self.listeners.addresses().chain(admin).collect();
-        self.pages.set_configuration(&report.checked, &listening);
+        self.pages
+            .set_configuration(&report.checked, &listening, &self.standing);
     }
 }
 

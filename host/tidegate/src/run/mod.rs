@@ -20,6 +20,7 @@ mod pass;
 mod settle;
 mod signals;
 mod stamp;
+mod standing;
 mod start;
 mod tell;
 mod tls;

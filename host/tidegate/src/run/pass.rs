@@ -4,13 +4,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tidegate_gateway::Snapshot;
 
 use super::build::{self, BuildError};
 use super::filters::{Filters, News, Reach, Status, Tools};
 use super::settle::Look;
 use super::watch::{Survey, Wanted};
-use crate::config::checked::Checked;
+use crate::config::checked::{Checked, Identity};
 use crate::config::environment::Environment;
 use crate::config::{self, Options};
 use crate::diagnostic::{Mistake, Scope};
@@ -203,6 +204,9 @@ impl Reader {
                 .collect();
             return (None, self.refused(in_lines(&mistakes), reach));
         };
+        if let Some(mistake) = worse(&self.checked, &checked, Timestamp::now()) {
+            return (None, self.refused(vec![mistake], reach));
+        }
         self.told.clear();
         self.strays = strays(&checked, &outcome.mistakes);
         if self.file.is_none() && outcome.file.exists() {
@@ -227,6 +231,24 @@ impl Reader {
         self.told.clone_from(&mistakes);
         Configuration::Refused { mistakes, again }
     }
+}
+
+/// Says so if a certificate in force, which still holds, would be replaced by one that does not any more. One that ends
+/// to hold while it is in force is no reason to refuse anything.
+fn worse(in_force: &Checked, candidate: &Checked, now: Timestamp) -> Option<String> {
+    fn all(checked: &Checked) -> impl Iterator<Item = &Identity> {
+        checked.server.tls.iter().flat_map(|it| &it.identities)
+    }
+    let expired = |identity: &Identity| identity.expires.is_some_and(|at| at < now.as_second());
+    let mut gone = all(candidate).filter(|identity| expired(identity));
+    let worse = gone.find(|new| {
+        let mut before = all(in_force).filter(|old| old.certificate == new.certificate);
+        before.any(|old| !expired(old))
+    })?;
+    Some(format!(
+        "{} holds a certificate that has expired; the one before it still holds and stays in service",
+        worse.certificate.display()
+    ))
 }
 
 /// What is wrong with files that no filter runs; that of others is told with the filter.
