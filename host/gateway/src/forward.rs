@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tidegate_core::body::Body;
 use tidegate_core::exchange::{Exchange, ResponseHead};
+use tidegate_core::survey::Survey;
 use tidegate_upstream::{Endpoint, Upstream};
 
 use crate::admit::Aside;
@@ -16,6 +17,8 @@ use crate::forwarded::Hop;
 use crate::head;
 use crate::settings::Settings;
 use crate::signals::Signals;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What decides, besides the exchange, what goes upstream.
 pub(crate) struct Terms<'a> {
@@ -47,7 +50,7 @@ pub(crate) fn request(
     terms
         .hop
         .append(&mut fields, &head.scheme, aside.host.as_ref());
-    fields.insert("x-request-id", exchange.request_id.clone());
+    fields.insert(REQUEST_ID, exchange.request_id.clone());
     if let Some(name) = &terms.settings.via {
         add_via(&mut fields, name, head.version)?;
     }
@@ -141,7 +144,8 @@ pub(crate) fn pass_interim(request: &mut Request<Body>, signals: &Arc<Signals>) 
 /// An interim response as it stands on the wire.
 fn interim_bytes(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
     let mut fields = fields.clone();
-    head::remove_hop_by_hop(&mut fields);
+    let seen = Survey::of(&fields);
+    head::remove_hop_by_hop(&mut fields, seen);
     fields.remove(header::CONTENT_LENGTH);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -166,13 +170,18 @@ pub(crate) struct Received {
 /// Takes out of a response's head what belongs to the connection it came on.
 pub(crate) fn response(parts: http::response::Parts) -> Received {
     let mut fields = parts.headers;
-    let trailer = fields.remove(header::TRAILER);
+    let seen = Survey::of(&fields);
+    let trailer = if seen.has(Survey::TRAILER) {
+        fields.remove(header::TRAILER)
+    } else {
+        None
+    };
     let upgrade = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         fields.remove(header::UPGRADE)
     } else {
         None
     };
-    head::remove_hop_by_hop(&mut fields);
+    head::remove_hop_by_hop(&mut fields, seen);
     Received {
         head: ResponseHead {
             status: parts.status,

@@ -8,15 +8,16 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tidegate_core::body::Body;
 use tidegate_core::metrics::Registry;
+use tidegate_core::survey::Survey;
 
 use crate::body::{Terms, response_body};
 use crate::connect::{self, Channel};
 use crate::endpoint::Scheme;
 use crate::error::{Failure, Lost, SendError, SendErrorKind};
-use crate::http1::{self, Lease};
+use crate::http1::{self, Http1, Lease};
 use crate::http2::{self, Http2};
 use crate::message::{self, MAX_FIELDS};
-use crate::pool::{Known, Place, Pool};
+use crate::pool::{Known, Place, Pool, Shelf};
 use crate::retry::{self, Attempt, Loss, Next};
 use crate::timer::after;
 use crate::upload::Upload;
@@ -188,27 +189,39 @@ impl Client {
         let (config, shelf) = (task.config, &place.shelf);
         let scheme = place.target.endpoint().scheme();
         let http1 = scheme == Scheme::Http || (scheme == Scheme::Https && task.upgrade);
-        let lease = |connection| Way::Http1(Lease::new(&self.pool, shelf, config, connection));
-        let shared = || {
-            let connection = shelf.shared(config.keep_alive)?;
-            Some(Way::Http2 {
-                connection,
-                reused: true,
-            })
-        };
-        if !http1 && let Some(way) = shared() {
+        if !http1 && let Some(way) = Self::shared(shelf, config) {
             return Ok(way);
         }
         if !fresh && let Some(connection) = shelf.take() {
-            return Ok(lease(connection));
+            return Ok(self.lease(shelf, config, connection));
         }
+        // On the heap: opening is rare, and its state is far larger than all the rest of a request's.
+        Box::pin(self.open(task, place, http1)).await
+    }
+
+    fn lease(&self, shelf: &Rc<Shelf>, config: &UpstreamConfig, connection: Http1) -> Way {
+        Way::Http1(Lease::new(&self.pool, shelf, config, connection))
+    }
+
+    fn shared(shelf: &Shelf, config: &UpstreamConfig) -> Option<Way> {
+        let connection = shelf.shared(config.keep_alive)?;
+        Some(Way::Http2 {
+            connection,
+            reused: true,
+        })
+    }
+
+    /// Opens a connection, or waits for somebody who does.
+    async fn open(&self, task: &Task<'_>, place: &Place, http1: bool) -> Result<Way, Failure> {
+        let (config, shelf) = (task.config, &place.shelf);
         let until = after(config.connect_timeout);
         let opened = tokio::time::timeout_at(until, async {
+            let scheme = place.target.endpoint().scheme();
             let crowded = scheme == Scheme::H2c || (!http1 && shelf.speaks_http2());
             let gate = if crowded {
                 let gate = shelf.gate.lock().await;
                 // Whoever held the gate before may have opened what is needed.
-                if let Some(way) = shared() {
+                if let Some(way) = Self::shared(shelf, config) {
                     return Ok(way);
                 }
                 Some(gate)
@@ -217,7 +230,7 @@ impl Client {
             };
             let opened = connect::open(&place.target, http1, &task.known.figures, until).await?;
             let way = match opened {
-                Channel::Http1(connection) => lease(connection),
+                Channel::Http1(connection) => self.lease(shelf, config, connection),
                 Channel::Http2(connection) => {
                     self.pool.share(shelf, &connection, config.keep_alive);
                     Way::Http2 {
@@ -253,8 +266,8 @@ impl Client {
             }
             Way::Http2 { connection, .. } => {
                 let shelf = &place.shelf;
-                let response =
-                    http2::send(&connection, shelf, endpoint, request, upload, limit).await?;
+                let sent = http2::send(&connection, shelf, endpoint, request, upload, limit);
+                let response = Box::pin(sent).await?;
                 answer(response, None, task)
             }
         }
@@ -299,10 +312,14 @@ fn answer(
     if parts.headers.len() > MAX_FIELDS {
         return invalid("too many fields");
     }
-    if let Err(detail) = message::check_framing(&parts.headers) {
+    let seen = Survey::of(&parts.headers);
+    if seen.has(Survey::CONTENT_LENGTH.and(Survey::TRANSFER_ENCODING))
+        && let Err(detail) = message::check_framing(&parts.headers)
+    {
         return invalid(detail);
     }
-    if let Some(lease) = &mut lease
+    if seen.has(Survey::KEEP_ALIVE)
+        && let Some(lease) = &mut lease
         && let Some(seconds) = message::keep_alive_seconds(&parts.headers)
     {
         lease.shorten(seconds);
