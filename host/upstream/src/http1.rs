@@ -17,7 +17,7 @@ use crate::error::{Failure, Lost, SendErrorKind, chain};
 use crate::head::{self, NoHead};
 use crate::message::{self, MAX_FIELDS};
 use crate::metrics::OpenConnection;
-use crate::pool::{Pool, Shelf};
+use crate::pool::{Age, Bounds, Pool, Shelf};
 use crate::retry::Loss;
 use crate::timer::Timer;
 use crate::upload::Upload;
@@ -37,13 +37,14 @@ pub(crate) struct Http1 {
     driver: AbortHandle,
     watch: Arc<Watch>,
     timer: Timer,
+    pub(crate) age: Age,
     /// Whether it has served a request.
     pub(crate) reused: bool,
 }
 
 impl Http1 {
     /// Speaks HTTP/1.1 over a socket.
-    pub(crate) async fn start<T>(io: T, open: OpenConnection) -> Result<Self, Failure>
+    pub(crate) async fn start<T>(io: T, open: OpenConnection, age: Age) -> Result<Self, Failure>
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -66,13 +67,14 @@ impl Http1 {
             driver: driver.abort_handle(),
             watch,
             timer: Timer::default(),
+            age,
             reused: false,
         })
     }
 
     /// Whether it can take a request now.
     pub(crate) fn is_ready(&self) -> bool {
-        self.sender.is_ready() && !self.watch.is_broken()
+        self.sender.is_ready() && !self.watch.is_broken() && !self.age.is_astray()
     }
 
     /// Whether it can take no request any more.
@@ -135,7 +137,7 @@ pub(crate) struct Lease {
     pool: Rc<Pool>,
     shelf: Rc<Shelf>,
     keep: usize,
-    keep_alive: Duration,
+    bounds: Bounds,
 }
 
 impl Lease {
@@ -150,7 +152,7 @@ impl Lease {
             pool: pool.clone(),
             shelf: shelf.clone(),
             keep: config.idle_connections,
-            keep_alive: config.keep_alive,
+            bounds: config.bounds(),
         }
     }
 
@@ -162,7 +164,7 @@ impl Lease {
     /// The upstream says for how many seconds it keeps the connection: we let go of it a little sooner.
     pub(crate) fn shorten(&mut self, seconds: u64) {
         let sooner = Duration::from_secs(seconds.saturating_sub(1));
-        self.keep_alive = self.keep_alive.min(sooner);
+        self.bounds.keep_alive = self.bounds.keep_alive.min(sooner);
     }
 
     /// The connection's timer, for the response's body.
@@ -197,7 +199,7 @@ impl Lease {
         if let Some(mut connection) = self.connection.take() {
             connection.reused = true;
             self.pool
-                .put(&self.shelf, connection, self.keep, self.keep_alive);
+                .put(&self.shelf, connection, self.keep, self.bounds);
         }
     }
 
