@@ -47,6 +47,8 @@ pub(crate) struct Server {
     pub(crate) cache: Option<PathBuf>,
     /// How long running exchanges may take when the process ends.
     pub(crate) drain_timeout: Duration,
+    /// How often the names of endpoints are asked for.
+    pub(crate) dns_refresh: Duration,
     /// Peers whose forwarding fields are believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Where a line a request goes; none: nowhere.
@@ -160,6 +162,8 @@ pub(crate) struct Upstream {
     pub(crate) idle_connections: usize,
     /// How long an idle connection is kept.
     pub(crate) keep_alive: Duration,
+    /// How long a connection is used in all.
+    pub(crate) max_age: Duration,
     /// How `https` endpoints are checked.
     pub(crate) tls: UpstreamTls,
 }

@@ -54,6 +54,7 @@ fn server(server: &Server) -> Value {
         "plugins": server.plugins,
         "cache": server.cache,
         "drain-timeout": Time(server.drain_timeout),
+        "dns-refresh": Time(server.dns_refresh),
         "trusted-proxies": server.trusted_proxies,
         "access-log": server.access_log.as_ref().map(|log| json!({
             "format": match log.format { AccessFormat::Text => "text", AccessFormat::Json => "json" },
@@ -93,6 +94,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "idle-timeout": Time(upstream.idle_timeout),
         "idle-connections": upstream.idle_connections,
         "keep-alive": Time(upstream.keep_alive),
+        "max-age": Time(upstream.max_age),
         "tls": {
             "own-authorities": upstream.tls.authorities.as_ref().map(Vec::len),
             "server-name": upstream.tls.server_name,

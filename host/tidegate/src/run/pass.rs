@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use tidegate_gateway::Snapshot;
+use tidegate_upstream::Names;
 
 use super::build::{self, BuildError};
 use super::filters::{Filters, News, Reach, Status, Tools};
@@ -22,6 +23,8 @@ pub(crate) struct Reader {
     options: Options,
     tools: Tools,
     filters: Filters,
+    /// What is known of the names in endpoints outlives any configuration.
+    names: Names,
     /// What is in force.
     checked: Arc<Checked>,
     fingerprint: [u8; 32],
@@ -91,12 +94,18 @@ impl Reader {
             options,
             tools,
             filters: Filters::default(),
+            names: Names::default(),
             fingerprint: build::fingerprint(&checked),
             strays: strays(&checked, mistakes),
             checked: Arc::new(checked),
             file,
             told: Vec::new(),
         }
+    }
+
+    /// The names that somebody has to keep.
+    pub(crate) fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// The first snapshot, with every filter that a route uses.
@@ -110,7 +119,7 @@ impl Reader {
         let news = self
             .filters
             .update(&checked, &Look::default(), Reach::Start, &self.tools);
-        let snapshot = build::snapshot(&checked, self.filters.slots(&checked))?;
+        let snapshot = build::snapshot(&checked, self.filters.slots(&checked), &self.names)?;
         Ok(Report {
             snapshot: Some(Arc::new(snapshot)),
             statuses: self.filters.statuses(&checked),
@@ -138,7 +147,7 @@ impl Reader {
         }) = candidate
         {
             news = self.filters.update(&candidate, look, reach, &self.tools);
-            match build::snapshot(&candidate, self.filters.slots(&candidate)) {
+            match build::snapshot(&candidate, self.filters.slots(&candidate), &self.names) {
                 Ok(built) => {
                     snapshot = Some(Arc::new(built));
                     self.checked = candidate;
@@ -156,7 +165,7 @@ impl Reader {
             .iter()
             .any(|news| matches!(news, News::Loaded { .. } | News::Removed { .. }));
         if snapshot.is_none() && swapped {
-            match build::snapshot(&checked, self.filters.slots(&checked)) {
+            match build::snapshot(&checked, self.filters.slots(&checked), &self.names) {
                 Ok(built) => snapshot = Some(Arc::new(built)),
                 Err(error) => configuration = self.refused(vec![error.to_string()], reach),
             }
