@@ -1,15 +1,13 @@
 //! What the upstream is sent, made from the request as the filters left it; and what of the upstream's response goes on.
 //! Sends nothing itself.
 
-use std::sync::Arc;
-
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tidegate_core::body::Body;
 use tidegate_core::exchange::{Exchange, ResponseHead};
 use tidegate_core::survey::Survey;
-use tidegate_upstream::{Endpoint, Upstream};
+use tidegate_upstream::{Endpoint, Interim, Upstream};
 
 use crate::admit::Aside;
 use crate::answer::Failure;
@@ -129,16 +127,12 @@ fn add_via(fields: &mut HeaderMap, name: &str, version: Version) -> Result<(), F
     Ok(())
 }
 
-/// Lets a request's interim responses go on to an HTTP/1.1 client. HTTP/2 clients get none: the server half can't send
-/// them.
-pub(crate) fn pass_interim(request: &mut Request<Body>, signals: &Arc<Signals>) {
-    let signals = Arc::clone(signals);
-    hyper::ext::on_informational(request, move |interim| {
-        let status = interim.status();
-        if status != StatusCode::CONTINUE && status != StatusCode::SWITCHING_PROTOCOLS {
-            signals.interim(&interim_bytes(status, interim.headers()));
+impl Interim for Signals {
+    fn came(&self, status: StatusCode, fields: &HeaderMap) {
+        if status != StatusCode::CONTINUE {
+            self.interim(&interim_bytes(status, fields));
         }
-    });
+    }
 }
 
 /// An interim response as it stands on the wire.

@@ -68,7 +68,7 @@ impl HttpClient for GuestCalls {
             let call = async {
                 let sent =
                     client
-                        .send(&upstream, request)
+                        .send(&upstream, request, None)
                         .await
                         .map_err(|error| match error.kind {
                             SendErrorKind::HeadTimedOut | SendErrorKind::ConnectTimedOut => {

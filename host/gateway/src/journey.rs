@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{StatusCode, request};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tidegate_core::body::BodyError;
 use tidegate_core::clock::{Clock as _, SystemClock};
+use tidegate_upstream::Upgraded;
 
 use crate::access_log::Record;
 use crate::admit::{self, Aside, Asked};
@@ -60,7 +60,7 @@ pub(crate) struct Sent {
     /// Names of trailers, and the protocol and connection that follow, if the upstream changes it.
     pub(crate) trailer: Option<HeaderValue>,
     pub(crate) protocol: Option<HeaderValue>,
-    pub(crate) upgraded: Option<OnUpgrade>,
+    pub(crate) upgraded: Option<Upgraded>,
 }
 
 impl Journey {

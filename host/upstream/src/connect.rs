@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::endpoint::Scheme;
 use crate::error::{Failure, SendErrorKind, chain};
-use crate::http1::Http1;
+use crate::http1::{Http1, Io};
 use crate::http2::Http2;
 use crate::metrics::{Figures, OpenConnection};
 use crate::names::Origin;
@@ -29,7 +29,7 @@ const PROBES: u32 = 3;
 #[derive(Debug)]
 pub(crate) enum Channel {
     /// For one request at a time.
-    Http1(Http1),
+    Http1(Box<Http1>),
     /// For many.
     Http2(Rc<Http2>),
 }
@@ -44,32 +44,38 @@ pub(crate) async fn open(
     let (socket, origin) = dial(target, until).await?;
     let open = figures.opened();
     let Some(tls) = &target.tls else {
-        let http2 = target.endpoint().scheme() == Scheme::H2c;
-        return start(socket, http2, open, origin).await;
+        return if target.endpoint().scheme() == Scheme::H2c {
+            shared(socket, open, Age::new(origin)).await
+        } else {
+            let io = Io::Plain(socket);
+            Ok(Channel::Http1(Box::new(Http1::new(
+                io,
+                open,
+                Age::new(origin),
+            ))))
+        };
     };
     let config = if http1 { &tls.http1 } else { &tls.any };
     let stream = TlsConnector::from(config.clone())
         .connect(tls.server_name.clone(), socket)
         .await
         .map_err(|error| Failure::new(SendErrorKind::Tls, chain(&error)))?;
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
-    start(stream, http2, open, origin).await
+    if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+        return shared(stream, open, Age::new(origin)).await;
+    }
+    let io = Io::Tls(Box::new(stream));
+    Ok(Channel::Http1(Box::new(Http1::new(
+        io,
+        open,
+        Age::new(origin),
+    ))))
 }
 
-async fn start<T>(
-    io: T,
-    http2: bool,
-    open: OpenConnection,
-    origin: Option<Origin>,
-) -> Result<Channel, Failure>
+async fn shared<T>(io: T, open: OpenConnection, age: Age) -> Result<Channel, Failure>
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Ok(if http2 {
-        Channel::Http2(Rc::new(Http2::start(io, open, Age::new(origin)).await?))
-    } else {
-        Channel::Http1(Http1::start(io, open, Age::new(origin)).await?)
-    })
+    Ok(Channel::Http2(Rc::new(Http2::start(io, open, age).await?)))
 }
 
 /// Tries an endpoint's addresses one after the other. Says which of its name's it was, if it has one.
