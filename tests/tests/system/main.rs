@@ -22,6 +22,9 @@ mod bodies;
 /// What upstreams do wrong, and the one right answer to each.
 mod faults;
 
+/// Endpoints that are given by name, and names that lead elsewhere.
+mod names;
+
 /// Requests that could be read in two ways, in raw bytes.
 mod http1_framing;
 

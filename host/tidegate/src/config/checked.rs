@@ -86,8 +86,8 @@ pub(crate) struct Identity {
     pub(crate) key: PathBuf,
     /// Both, read and found to belong together.
     pub(crate) certified: Arc<CertifiedKey>,
-    /// When the first certificate of the chain ends to hold, in seconds since 1970; none: it says so in no way that
-    /// can be read.
+    /// When the first certificate of the chain ends to hold, in seconds since 1970; none: it has no end, or
+    /// none that can be read.
     pub(crate) expires: Option<i64>,
 }
 

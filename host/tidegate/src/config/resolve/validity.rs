@@ -99,10 +99,8 @@ mod tests {
         assert_eq!(end(&certificate(2030)), Some(1_896_307_200));
         assert_eq!(end(&certificate(2060)), Some(2_842_992_000));
         assert_eq!(time(UTC_TIME, "700101000000Z"), Some(0));
-        assert_eq!(
-            time(GENERALIZED_TIME, "99991231235959Z"),
-            Some(253_402_300_799)
-        );
+        // This date says that there is no end (RFC 5280 section 4.1.2.5).
+        assert_eq!(time(GENERALIZED_TIME, "99991231235959Z"), None);
     }
 
     #[test]
