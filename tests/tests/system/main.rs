@@ -46,6 +46,9 @@ mod websocket;
 /// Files that change while requests run.
 mod reload;
 
+/// Connections over workers.
+mod spread;
+
 /// How the proxy ends.
 mod drain;
 

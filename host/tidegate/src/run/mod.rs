@@ -8,6 +8,7 @@
 mod accept;
 mod admin;
 mod backoff;
+mod balance;
 mod bounds;
 mod build;
 mod control;
