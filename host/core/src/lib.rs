@@ -20,3 +20,4 @@ pub mod metrics;
 pub mod path;
 pub mod phase;
 pub mod services;
+pub mod survey;

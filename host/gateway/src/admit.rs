@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Version, request};
 use tidegate_core::exchange::{Client, Exchange, RequestHead};
+use tidegate_core::survey::Survey;
 
 use crate::answer::{ClientFault, Manner};
 use crate::connection::Connection;
@@ -40,7 +41,8 @@ pub(crate) struct Asked {
 /// A request on its way in.
 pub(crate) struct Admitted {
     pub(crate) exchange: Exchange,
-    pub(crate) asked: Asked,
+    /// For the log, if there is one.
+    pub(crate) asked: Option<Box<Asked>>,
     pub(crate) aside: Aside,
     pub(crate) manner: Manner,
     /// Why it must be refused.
@@ -55,22 +57,31 @@ pub(crate) fn admit(
     found: Option<ClientFault>,
 ) -> Admitted {
     let settings = &worker.shared.settings;
-    let secure = connection.tls.is_some();
+    let seen = Survey::of(&parts.headers);
     let address = if connection.trusted {
         let peer = connection.peer.ip();
         forwarded::client_address(peer, &parts.headers, &settings.trusted_proxies)
     } else {
-        forwarded::strip_untrusted(&mut parts.headers);
-        connection.peer.ip().to_canonical()
+        if seen.has(Survey::FORWARDED) {
+            forwarded::strip_untrusted(&mut parts.headers);
+        }
+        connection.hop.peer
     };
-    let request_id = request_id(&parts.headers).unwrap_or_else(|| worker.request_id());
-    let trailer = parts.headers.get(header::TRAILER).cloned();
+    let request_id = if seen.has(Survey::REQUEST_ID) {
+        request_id(&parts.headers)
+    } else {
+        None
+    };
+    let request_id = request_id.unwrap_or_else(|| worker.request_id());
+    let trailer = if seen.has(Survey::TRAILER) {
+        parts.headers.get(header::TRAILER).cloned()
+    } else {
+        None
+    };
     let host = parts.headers.get(header::HOST).cloned();
-    let expects = parts.headers.contains_key(header::EXPECT);
-    let fallback = fallback(&parts, secure);
     let read = match found {
         Some(fault) => Err(fault),
-        None => head::read(parts, secure, settings),
+        None => head::read(&mut parts, seen, &connection.reader, settings),
     };
     let (head, mut aside, fault) = match read {
         Ok(incoming) => {
@@ -79,11 +90,14 @@ pub(crate) fn admit(
                 takes_trailers: incoming.takes_trailers,
                 trailer,
                 host,
-                expects,
+                expects: seen.has(Survey::EXPECT),
             };
             (incoming.head, aside, None)
         }
-        Err(fault) => (fallback, Aside::default(), Some(fault)),
+        Err(fault) => {
+            let head = fallback(&parts, connection.tls.is_some());
+            (head, Aside::default(), Some(fault))
+        }
     };
     if aside.host.is_none() {
         aside.host = head
@@ -91,15 +105,18 @@ pub(crate) fn admit(
             .as_ref()
             .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     }
-    let asked = Asked {
-        method: head.method.clone(),
-        authority: head.authority.clone(),
-        target: head.target.clone(),
-        version: head.version,
-        user_agent: head.fields.get(header::USER_AGENT).cloned(),
-        referer: head.fields.get(header::REFERER).cloned(),
-    };
-    let manner = Manner::of(&head);
+    // Only the log asks for it.
+    let asked = worker.shared.access_log.is_some().then(|| {
+        Box::new(Asked {
+            method: head.method.clone(),
+            authority: head.authority.clone(),
+            target: head.target.clone(),
+            version: head.version,
+            user_agent: head.fields.get(header::USER_AGENT).cloned(),
+            referer: head.fields.get(header::REFERER).cloned(),
+        })
+    });
+    let manner = Manner::of(&head, seen);
     let client = Client {
         address,
         peer: connection.peer,

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use tidegate_core::body::BodyError;
 use tidegate_core::exchange::{Answer, RequestHead};
+use tidegate_core::survey::Survey;
 use tidegate_upstream::{SendError, SendErrorKind};
 
 /// What a client did that can't be served.
@@ -217,10 +218,14 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    pub(crate) fn of(head: &RequestHead) -> Self {
-        let accept = head
-            .fields
-            .get(header::ACCEPT)
+    /// `seen` says what the head held when it came.
+    pub(crate) fn of(head: &RequestHead, seen: Survey) -> Self {
+        let accept = if seen.has(Survey::ACCEPT) {
+            head.fields.get(header::ACCEPT)
+        } else {
+            None
+        };
+        let accept = accept
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
         let grpc = head.version == Version::HTTP_2
@@ -319,14 +324,18 @@ mod tests {
         let mut fields = HeaderMap::new();
         fields.insert(header::ACCEPT, HeaderValue::from_static(accept));
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        Manner::of(&RequestHead {
-            method: Method::POST,
-            scheme: Scheme::HTTP,
-            authority: None,
-            target: PathAndQuery::from_static("/"),
-            version,
-            fields,
-        })
+        let seen = Survey::of(&fields);
+        Manner::of(
+            &RequestHead {
+                method: Method::POST,
+                scheme: Scheme::HTTP,
+                authority: None,
+                target: PathAndQuery::from_static("/"),
+                version,
+                fields,
+            },
+            seen,
+        )
     }
 
     #[test]

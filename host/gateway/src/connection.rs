@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::answer::ClientFault;
 use crate::client_io::{ClientIo, ClientStream, Plain};
 use crate::forwarded::{self, Hop};
+use crate::head::Reader;
 use crate::serve;
 use crate::settings::Limits;
 use crate::signals::Signals;
@@ -84,6 +85,7 @@ pub(crate) struct Connection {
     pub(crate) http2: bool,
     /// How upstreams are told of the peer.
     pub(crate) hop: Hop,
+    pub(crate) reader: Reader,
     /// To the bytes of an HTTP/1 connection.
     pub(crate) signals: Arc<Signals>,
     /// What the connection has become.
@@ -151,6 +153,7 @@ impl Worker {
         let connection = Rc::new(Connection {
             peer,
             trusted: forwarded::is_trusted(peer.ip(), &self.shared.settings.trusted_proxies),
+            reader: Reader::new(tls.is_some()),
             tls,
             http2,
             hop: Hop::new(peer.ip()),

@@ -1,14 +1,13 @@
 //! What the upstream is sent, made from the request as the filters left it; and what of the upstream's response goes on.
 //! Sends nothing itself.
 
-use std::sync::Arc;
-
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tidegate_core::body::Body;
 use tidegate_core::exchange::{Exchange, ResponseHead};
-use tidegate_upstream::{Endpoint, Upstream};
+use tidegate_core::survey::Survey;
+use tidegate_upstream::{Endpoint, Interim, Upstream};
 
 use crate::admit::Aside;
 use crate::answer::Failure;
@@ -16,6 +15,8 @@ use crate::forwarded::Hop;
 use crate::head;
 use crate::settings::Settings;
 use crate::signals::Signals;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What decides, besides the exchange, what goes upstream.
 pub(crate) struct Terms<'a> {
@@ -47,7 +48,7 @@ pub(crate) fn request(
     terms
         .hop
         .append(&mut fields, &head.scheme, aside.host.as_ref());
-    fields.insert("x-request-id", exchange.request_id.clone());
+    fields.insert(REQUEST_ID, exchange.request_id.clone());
     if let Some(name) = &terms.settings.via {
         add_via(&mut fields, name, head.version)?;
     }
@@ -126,22 +127,19 @@ fn add_via(fields: &mut HeaderMap, name: &str, version: Version) -> Result<(), F
     Ok(())
 }
 
-/// Lets a request's interim responses go on to an HTTP/1.1 client. HTTP/2 clients get none: the server half can't send
-/// them.
-pub(crate) fn pass_interim(request: &mut Request<Body>, signals: &Arc<Signals>) {
-    let signals = Arc::clone(signals);
-    hyper::ext::on_informational(request, move |interim| {
-        let status = interim.status();
-        if status != StatusCode::CONTINUE && status != StatusCode::SWITCHING_PROTOCOLS {
-            signals.interim(&interim_bytes(status, interim.headers()));
+impl Interim for Signals {
+    fn came(&self, status: StatusCode, fields: &HeaderMap) {
+        if status != StatusCode::CONTINUE {
+            self.interim(&interim_bytes(status, fields));
         }
-    });
+    }
 }
 
 /// An interim response as it stands on the wire.
 fn interim_bytes(status: StatusCode, fields: &HeaderMap) -> Vec<u8> {
     let mut fields = fields.clone();
-    head::remove_hop_by_hop(&mut fields);
+    let seen = Survey::of(&fields);
+    head::remove_hop_by_hop(&mut fields, seen);
     fields.remove(header::CONTENT_LENGTH);
     let reason = status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
@@ -166,13 +164,18 @@ pub(crate) struct Received {
 /// Takes out of a response's head what belongs to the connection it came on.
 pub(crate) fn response(parts: http::response::Parts) -> Received {
     let mut fields = parts.headers;
-    let trailer = fields.remove(header::TRAILER);
+    let seen = Survey::of(&fields);
+    let trailer = if seen.has(Survey::TRAILER) {
+        fields.remove(header::TRAILER)
+    } else {
+        None
+    };
     let upgrade = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         fields.remove(header::UPGRADE)
     } else {
         None
     };
-    head::remove_hop_by_hop(&mut fields);
+    head::remove_hop_by_hop(&mut fields, seen);
     Received {
         head: ResponseHead {
             status: parts.status,

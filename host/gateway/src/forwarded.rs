@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 use ipnet::IpNet;
 
@@ -74,6 +74,8 @@ pub(crate) fn strip_untrusted(fields: &mut HeaderMap) {
 /// Our hop as it is told: the peer of one connection, and what was told last, since a connection's requests are alike.
 #[derive(Debug)]
 pub(crate) struct Hop {
+    /// The peer's address, in its shortest form.
+    pub(crate) peer: IpAddr,
     address: HeaderValue,
     node: String,
     last: RefCell<Option<Told>>,
@@ -96,6 +98,7 @@ impl Hop {
         };
         let text = peer.to_string();
         Hop {
+            peer,
             // An address is always a valid value.
             address: HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unknown")),
             node,
@@ -111,20 +114,18 @@ impl Hop {
         scheme: &Scheme,
         host: Option<&HeaderValue>,
     ) {
-        extend(fields, &FOR, &self.address);
+        extend(fields, FOR, &self.address);
         let proto = if *scheme == Scheme::HTTPS {
             "https"
         } else {
             "http"
         };
         fields.insert(PROTO, HeaderValue::from_static(proto));
-        if let Some(host) = host
-            && !fields.contains_key(&HOST)
-        {
-            fields.insert(HOST, host.clone());
+        if let Some(host) = host {
+            fields.entry(HOST).or_insert_with(|| host.clone());
         }
         if let Some(element) = self.element(scheme, proto, host) {
-            extend(fields, &http::header::FORWARDED, &element);
+            extend(fields, http::header::FORWARDED, &element);
         }
     }
 
@@ -156,19 +157,21 @@ impl Hop {
 }
 
 /// Adds an element behind those that a field has, in one line.
-fn extend(fields: &mut HeaderMap, name: &HeaderName, element: &HeaderValue) {
-    if !fields.contains_key(name) {
-        fields.insert(name.clone(), element.clone());
-        return;
-    }
-    let held: Vec<&[u8]> = fields
-        .get_all(name)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .chain([element.as_bytes()])
-        .collect();
-    if let Ok(joined) = HeaderValue::from_bytes(&held.join(&b", "[..])) {
-        fields.insert(name.clone(), joined);
+fn extend(fields: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    match fields.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(element.clone());
+        }
+        Entry::Occupied(mut held) => {
+            let values: Vec<&[u8]> = held
+                .iter()
+                .map(HeaderValue::as_bytes)
+                .chain([element.as_bytes()])
+                .collect();
+            if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b", "[..])) {
+                held.insert(joined);
+            }
+        }
     }
 }
 

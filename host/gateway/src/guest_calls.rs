@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_core::services::{CallError, CallFuture, HttpClient};
+use tidegate_core::survey::Survey;
 use tidegate_upstream::{Client, SendErrorKind};
 
 use crate::head;
@@ -53,7 +54,8 @@ impl HttpClient for GuestCalls {
         Box::pin(async move {
             let upstream = upstream.ok_or(CallError::InvalidRequest)?;
             let (mut parts, body) = request.into_parts();
-            head::remove_hop_by_hop(&mut parts.headers);
+            let seen = Survey::of(&parts.headers);
+            head::remove_hop_by_hop(&mut parts.headers, seen);
             parts.headers.remove(header::CONTENT_LENGTH);
             if !parts.headers.contains_key(header::HOST) {
                 let host = crate::forward::host_of(&upstream)
@@ -66,7 +68,7 @@ impl HttpClient for GuestCalls {
             let call = async {
                 let sent =
                     client
-                        .send(&upstream, request)
+                        .send(&upstream, request, None)
                         .await
                         .map_err(|error| match error.kind {
                             SendErrorKind::HeadTimedOut | SendErrorKind::ConnectTimedOut => {

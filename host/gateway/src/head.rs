@@ -2,6 +2,7 @@
 //! and what belongs to one connection only is taken out. Knows no routes.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -9,6 +10,7 @@ use http::{Method, Version, request};
 use tidegate_core::exchange::RequestHead;
 use tidegate_core::fields::HOP_BY_HOP;
 use tidegate_core::path;
+use tidegate_core::survey::Survey;
 
 use crate::answer::ClientFault;
 use crate::settings::{Settings, Underscores};
@@ -24,23 +26,33 @@ pub(crate) struct Incoming {
     pub(crate) takes_trailers: bool,
 }
 
-/// Checks and cleans a head. `secure` says that it came over TLS.
+/// What is known of a request's connection, as far as it decides how its heads are read.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    secure: bool,
+    /// The host that was read last: a connection's requests mostly name the same one.
+    last: RefCell<Option<(HeaderValue, Authority)>>,
+}
+
+/// Checks and cleans a head, of which `seen` says what it holds. The fields are taken out of `parts` if nothing is wrong.
 ///
 /// # Errors
 /// The fault to answer with; the connection is closed behind it.
 pub(crate) fn read(
-    parts: request::Parts,
-    secure: bool,
+    parts: &mut request::Parts,
+    seen: Survey,
+    reader: &Reader,
     settings: &Settings,
 ) -> Result<Incoming, ClientFault> {
     let request::Parts {
         method,
         uri,
         version,
-        headers: mut fields,
+        headers: fields,
         ..
     } = parts;
-    if matches!(method, Method::CONNECT | Method::TRACE) {
+    let version = *version;
+    if matches!(*method, Method::CONNECT | Method::TRACE) {
         return Err(ClientFault::Method);
     }
     if fields.len() > settings.limits.max_fields {
@@ -52,34 +64,73 @@ pub(crate) fn read(
     {
         return Err(ClientFault::TargetTooLong);
     }
-    check_scheme(&uri, version)?;
-    check_framing(&fields, version)?;
-    check_expectation(&fields)?;
-    let scheme = if secure { Scheme::HTTPS } else { Scheme::HTTP };
-    let authority = authority(&uri, &fields, version, &scheme)?;
-    let target = target(&uri, &method, settings)?;
-    let takes_trailers =
-        tokens(&fields, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    let upgrade = upgrade(&fields, &method, version);
-    remove_hop_by_hop(&mut fields);
+    check_scheme(uri, version)?;
+    if seen.has(Survey::CONTENT_LENGTH.and(Survey::TRANSFER_ENCODING)) {
+        check_framing(fields, version)?;
+    }
+    if seen.has(Survey::EXPECT) {
+        check_expectation(fields)?;
+    }
+    let scheme = if reader.secure {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    let authority = authority(uri, fields, version, &scheme, reader)?;
+    let target = target(uri, method, settings)?;
+    let takes_trailers = seen.has(Survey::TE)
+        && tokens(fields, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let upgrade = if seen.has(Survey::UPGRADE) {
+        upgrade(fields, method, version)
+    } else {
+        None
+    };
+    remove_hop_by_hop(fields, seen);
     fields.remove(header::HOST);
-    fields.remove(header::EXPECT);
-    check_underscores(&mut fields, settings.underscores)?;
-    if version == Version::HTTP_2 {
-        join_cookies(&mut fields);
+    if seen.has(Survey::EXPECT) {
+        fields.remove(header::EXPECT);
+    }
+    if seen.has(Survey::UNDERSCORE) {
+        check_underscores(fields, settings.underscores)?;
+    }
+    if version == Version::HTTP_2 && seen.has(Survey::COOKIE) {
+        join_cookies(fields);
     }
     Ok(Incoming {
         head: RequestHead {
-            method,
+            method: method.clone(),
             scheme,
             authority,
             target,
             version,
-            fields,
+            fields: std::mem::take(fields),
         },
         upgrade,
         takes_trailers,
     })
+}
+
+impl Reader {
+    /// `secure` says that heads come over TLS.
+    pub(crate) fn new(secure: bool) -> Self {
+        Reader {
+            secure,
+            last: RefCell::new(None),
+        }
+    }
+
+    /// Reads the value of a Host field.
+    fn host(&self, value: &HeaderValue) -> Result<Authority, ClientFault> {
+        let mut last = self.last.borrow_mut();
+        if let Some((text, authority)) = &*last
+            && text == value
+        {
+            return Ok(authority.clone());
+        }
+        let authority = parse_authority(value.as_bytes())?;
+        *last = Some((value.clone(), authority.clone()));
+        Ok(authority)
+    }
 }
 
 /// A target with an authority has a scheme of ours: an authority alone is a target for CONNECT only (RFC 9112 section
@@ -127,6 +178,7 @@ fn authority(
     fields: &HeaderMap,
     version: Version,
     scheme: &Scheme,
+    reader: &Reader,
 ) -> Result<Option<Authority>, ClientFault> {
     let mut hosts = fields.get_all(header::HOST).iter();
     let host = hosts.next();
@@ -135,7 +187,7 @@ fn authority(
     }
     let named = match host {
         None => None,
-        Some(value) => Some(parse_authority(value.as_bytes())?),
+        Some(value) => Some(reader.host(value)?),
     };
     if let Some(target) = uri.authority() {
         let target = parse_authority(target.as_str().as_bytes())?;
@@ -245,8 +297,12 @@ fn upgrade(fields: &HeaderMap, method: &Method, version: Version) -> Option<Head
 
 /// Takes out what belongs to one connection only (RFC 9110 section 7.6.1): the known fields and those that Connection
 /// names. Done before anything is added, so that Connection can't erase what is added later.
-pub(crate) fn remove_hop_by_hop(fields: &mut HeaderMap) {
-    if fields.contains_key(header::CONNECTION) {
+/// `seen` says what the head holds.
+pub(crate) fn remove_hop_by_hop(fields: &mut HeaderMap, seen: Survey) {
+    if !seen.has(Survey::HOP_BY_HOP) {
+        return;
+    }
+    if seen.has(Survey::CONNECTION) {
         let named: Vec<HeaderName> = tokens(fields, &header::CONNECTION)
             .filter_map(|token| token.parse().ok())
             .collect();
@@ -275,7 +331,7 @@ fn tokens<'a>(fields: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
 }
 
 fn check_underscores(fields: &mut HeaderMap, underscores: Underscores) -> Result<(), ClientFault> {
-    if underscores == Underscores::Allow || !fields.keys().any(|name| name.as_str().contains('_')) {
+    if underscores == Underscores::Allow {
         return Ok(());
     }
     if underscores == Underscores::Refuse {
@@ -318,8 +374,13 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
+    fn read_parts(mut parts: request::Parts) -> Result<Incoming, ClientFault> {
+        let seen = Survey::of(&parts.headers);
+        read(&mut parts, seen, &Reader::default(), &Settings::default())
+    }
+
     fn check(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<Incoming, ClientFault> {
-        read(parts(method, uri, fields), false, &Settings::default())
+        read_parts(parts(method, uri, fields))
     }
 
     #[test]
@@ -452,7 +513,7 @@ mod tests {
             &[("cookie", "a=1"), ("cookie", "b=2"), ("x", "1")],
         );
         parts.version = Version::HTTP_2;
-        let incoming = read(parts, false, &Settings::default()).unwrap();
+        let incoming = read_parts(parts).unwrap();
         let cookies: Vec<_> = incoming.head.fields.get_all("cookie").iter().collect();
         assert_eq!(cookies, ["a=1; b=2"]);
     }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use http::header::HeaderValue;
 use http::{StatusCode, request};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tidegate_core::body::BodyError;
 use tidegate_core::clock::{Clock as _, SystemClock};
+use tidegate_upstream::Upgraded;
 
 use crate::access_log::Record;
 use crate::admit::{self, Aside, Asked};
@@ -31,7 +31,7 @@ pub(crate) struct Journey {
     pub(crate) upload: Rc<Upload>,
     pub(crate) aside: Aside,
     pub(crate) sent: RefCell<Sent>,
-    asked: Asked,
+    asked: Option<Box<Asked>>,
     began: Instant,
     /// Bytes that left, and bytes of the client's besides the request's body.
     pub(crate) response_bytes: Cell<u64>,
@@ -60,7 +60,7 @@ pub(crate) struct Sent {
     /// Names of trailers, and the protocol and connection that follow, if the upstream changes it.
     pub(crate) trailer: Option<HeaderValue>,
     pub(crate) protocol: Option<HeaderValue>,
-    pub(crate) upgraded: Option<OnUpgrade>,
+    pub(crate) upgraded: Option<Upgraded>,
 }
 
 impl Journey {
@@ -139,7 +139,7 @@ impl Journey {
     }
 
     fn log(&self, status: StatusCode, duration: Duration) {
-        let Some(log) = &self.chain.worker.shared.access_log else {
+        let (Some(log), Some(asked)) = (&self.chain.worker.shared.access_log, &self.asked) else {
             return;
         };
         let exchange = self.chain.exchange.borrow();
@@ -149,16 +149,15 @@ impl Journey {
         log.write(&Record {
             time: SystemClock.wall(),
             client: exchange.client.address,
-            method: self.asked.method.as_str(),
-            host: self
-                .asked
+            method: asked.method.as_str(),
+            host: asked
                 .authority
                 .as_ref()
                 .map_or("", |authority| authority.as_str()),
-            path: self.asked.target.path(),
+            path: asked.target.path(),
             // As the filters left it: what one took out, such as a key, is nobody's business here.
             query: exchange.request.target.query(),
-            version: self.asked.version,
+            version: asked.version,
             status: status.as_u16(),
             request_bytes: self.upload.bytes() + self.tunnel_bytes.get(),
             response_bytes: self.response_bytes.get(),
@@ -175,8 +174,8 @@ impl Journey {
                 End::Whole => self.chain.reason.get(),
             },
             request_id: exchange.request_id.as_bytes(),
-            user_agent: self.asked.user_agent.as_ref().map(HeaderValue::as_bytes),
-            referer: self.asked.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: asked.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: asked.referer.as_ref().map(HeaderValue::as_bytes),
         });
     }
 }

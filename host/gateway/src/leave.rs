@@ -10,6 +10,7 @@ use http::{Method, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::upgrade::OnUpgrade;
 use tidegate_core::body::{Body, BodyError};
+use tidegate_upstream::Upgraded;
 
 use crate::answer::Failure;
 use crate::journey::Journey;
@@ -112,7 +113,7 @@ fn fit(fields: &mut HeaderMap, status: StatusCode, method: &Method, body: &Body)
 fn switch(
     journey: &Journey,
     client: Option<OnUpgrade>,
-) -> Option<(HeaderValue, OnUpgrade, OnUpgrade)> {
+) -> Option<(HeaderValue, OnUpgrade, Upgraded)> {
     let asked = journey.aside.upgrade.as_ref()?.to_str().ok()?;
     let mut sent = journey.sent.borrow_mut();
     let given = sent.protocol.take()?;
@@ -129,7 +130,7 @@ fn switched(
     mut response: Response<Body>,
     protocol: HeaderValue,
     client: OnUpgrade,
-    upstream: OnUpgrade,
+    upstream: Upgraded,
 ) -> Response<Body> {
     let fields = response.headers_mut();
     fields.remove(header::CONTENT_LENGTH);

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode, Version, header};
+use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use tidegate_core::body::Body;
-use tidegate_upstream::Sent;
+use tidegate_upstream::{Interim, Sent};
 
 use crate::answer::{ClientFault, Failure};
 use crate::chain::Stop;
@@ -92,20 +92,27 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
             .flatten(),
         keep: chain.has_filters(),
     };
-    let mut request = forward::request(&mut chain.exchange.borrow_mut(), &terms, body)?;
+    let request = forward::request(&mut chain.exchange.borrow_mut(), &terms, body)?;
     let version = chain.exchange.borrow().request.version;
-    if version == Version::HTTP_11 {
+    // HTTP/2 clients get no interim responses: the server half can't send them.
+    let interim = if version == Version::HTTP_11 {
         let signals = &journey.connection.signals;
-        forward::pass_interim(&mut request, signals);
         // Whoever writes for this connection is the task that waits here.
         poll_fn(|cx| {
             signals.listen(cx.waker());
             Poll::Ready(())
         })
         .await;
-    }
+        Some(Arc::clone(signals) as Arc<dyn Interim>)
+    } else {
+        None
+    };
     let began = Instant::now();
-    let result = chain.worker.upstreams.send(upstream, request).await;
+    let result = chain
+        .worker
+        .upstreams
+        .send(upstream, request, interim)
+        .await;
     let mut sent = journey.sent.borrow_mut();
     sent.took = Some(began.elapsed());
     // A filter that stopped the request's body meanwhile has said why.
@@ -120,11 +127,8 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
     };
     sent.endpoint = Some(answered.endpoint);
     sent.attempts = answered.attempts;
-    let mut response = answered.response;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        sent.upgraded = Some(hyper::upgrade::on(&mut response));
-    }
-    let (parts, body) = response.into_parts();
+    sent.upgraded = answered.upgraded;
+    let (parts, body) = answered.response.into_parts();
     let received = forward::response(parts);
     sent.trailer = received.trailer;
     sent.protocol = received.upgrade;

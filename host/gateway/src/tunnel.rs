@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tidegate_upstream::Upgraded;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -21,12 +22,12 @@ const IDLE: Duration = Duration::from_secs(60 * 60);
 const BUFFER: usize = 16 * 1024;
 
 /// Joins both sides until both have ended, one has broken, or neither has said a word for long.
-pub(crate) async fn join(journey: Journey, client: OnUpgrade, upstream: OnUpgrade) {
-    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
+pub(crate) async fn join(journey: Journey, client: OnUpgrade, upstream: Upgraded) {
+    let Ok(client) = client.await else {
         return;
     };
     let said = Rc::new(Cell::new(Instant::now()));
-    let mut client = Side::new(client, &said);
+    let mut client = Side::new(TokioIo::new(client), &said);
     let mut upstream = Side::new(upstream, &said);
     let (sent, received) = (Rc::clone(&client.read), Rc::clone(&upstream.read));
     // Told when it ends, also if that is because nobody waits for it any more.
@@ -74,23 +75,23 @@ impl Drop for Told {
 }
 
 /// One side, whose bytes are counted.
-struct Side {
-    io: TokioIo<Upgraded>,
+struct Side<IO> {
+    io: IO,
     read: Rc<Cell<u64>>,
     said: Rc<Cell<Instant>>,
 }
 
-impl Side {
-    fn new(upgraded: Upgraded, said: &Rc<Cell<Instant>>) -> Self {
+impl<IO> Side<IO> {
+    fn new(io: IO, said: &Rc<Cell<Instant>>) -> Self {
         Side {
-            io: TokioIo::new(upgraded),
+            io,
             read: Rc::default(),
             said: Rc::clone(said),
         }
     }
 }
 
-impl AsyncRead for Side {
+impl<IO: AsyncRead + Unpin> AsyncRead for Side<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,7 +109,7 @@ impl AsyncRead for Side {
     }
 }
 
-impl AsyncWrite for Side {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Side<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -231,8 +231,14 @@ impl Worker {
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             mixed ^ (mixed >> 31)
         };
-        let text = format!("{:016x}{:016x}", next(), next());
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
+        let number = u128::from(next()) << 64 | u128::from(next());
+        let mut text = [b'0'; 32];
+        for (place, shift) in text.iter_mut().rev().zip((0..).step_by(4)) {
+            // Four bits are a digit.
+            let digit = (number >> shift & 0xF) as u32;
+            *place = char::from_digit(digit, 16).map_or(b'0', |digit| digit as u8);
+        }
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
     }
 }
 

@@ -8,19 +8,21 @@ use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tidegate_core::body::Body;
 use tidegate_core::metrics::Registry;
+use tidegate_core::survey::Survey;
 
-use crate::body::{Terms, response_body};
+use crate::body::{self, Terms};
 use crate::connect::{self, Channel};
 use crate::endpoint::Scheme;
 use crate::error::{Failure, Lost, SendError, SendErrorKind};
-use crate::http1::{self, Lease};
+use crate::http1::{self, Answered, Http1, Lease};
 use crate::http2::{self, Http2};
 use crate::message::{self, MAX_FIELDS};
-use crate::pool::{Known, Place, Pool};
+use crate::pool::{Known, Place, Pool, Shelf};
 use crate::retry::{self, Attempt, Loss, Next};
 use crate::timer::after;
 use crate::upload::Upload;
 use crate::upstream::{Upstream, UpstreamConfig};
+use crate::{Interim, Upgraded};
 
 /// The most endpoints that are tried for one request.
 const MAX_ENDPOINTS: usize = 3;
@@ -35,8 +37,10 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Sent {
     /// The answer. Its body gives the connection back when it is read to its end and breaks it off when it is
-    /// dropped before. Its extensions are hyper's, so that an upgrade works.
+    /// dropped before.
     pub response: Response<Body>,
+    /// The connection, if the answer is a 101: it has left HTTP.
+    pub upgraded: Option<Upgraded>,
     /// The endpoint that answered.
     pub endpoint: Arc<str>,
     /// How often an endpoint was tried, this time included.
@@ -51,6 +55,7 @@ struct Task<'a> {
     upgrade: bool,
     idempotent: bool,
     attempts: u32,
+    interim: Option<Arc<dyn Interim>>,
 }
 
 /// A connection for one request.
@@ -75,7 +80,7 @@ impl Client {
 
     /// Sends a request and waits for the head of its response. Dropping the future breaks the attempt off.
     ///
-    /// The request has a `Host` field and no field of another connection, but `upgrade` with `connection: upgrade`
+    /// `interim` hears of the responses before the final one. The request has a `Host` field and no field of another connection, but `upgrade` with `connection: upgrade`
     /// if it is to become a tunnel. Its version is ignored.
     ///
     /// # Errors
@@ -84,8 +89,10 @@ impl Client {
         &self,
         upstream: &Arc<Upstream>,
         mut request: Request<Body>,
+        interim: Option<Arc<dyn Interim>>,
     ) -> Result<Sent, SendError> {
         let mut task = Task {
+            interim,
             config: upstream.config(),
             known: self.pool.known(upstream),
             upload: Upload::watch(&mut request),
@@ -102,9 +109,10 @@ impl Client {
         let known = task.known.clone();
         for place in known.turn(upstream).take(MAX_ENDPOINTS) {
             let failed = match self.send_to(&mut task, place, request).await {
-                Ok(response) => {
+                Ok((response, upgraded)) => {
                     return Ok(Sent {
                         response,
+                        upgraded,
                         endpoint: place.target.label.clone(),
                         attempts: task.attempts,
                     });
@@ -129,7 +137,7 @@ impl Client {
         task: &mut Task<'_>,
         place: &Place,
         mut request: Request<Body>,
-    ) -> Result<Response<Body>, Failed> {
+    ) -> Result<Answer, Failed> {
         let mut repeated = false;
         loop {
             task.attempts += 1;
@@ -146,8 +154,8 @@ impl Client {
                 },
                 Ok(way) => {
                     reused = way.is_reused();
-                    let shared = matches!(way, Way::Http2 { .. });
-                    copy = retry::keeps_copy(&request, reused, shared)
+                    // An HTTP/1.1 connection gives the request back itself.
+                    copy = (matches!(way, Way::Http2 { .. }) && retry::is_at_hand(&request))
                         .then(|| Box::new(message::copy(&request)));
                     match self.exchange(task, place, way, request).await {
                         Ok(response) => return Ok(response),
@@ -188,27 +196,39 @@ impl Client {
         let (config, shelf) = (task.config, &place.shelf);
         let scheme = place.target.endpoint().scheme();
         let http1 = scheme == Scheme::Http || (scheme == Scheme::Https && task.upgrade);
-        let lease = |connection| Way::Http1(Lease::new(&self.pool, shelf, config, connection));
-        let shared = || {
-            let connection = shelf.shared(config.keep_alive)?;
-            Some(Way::Http2 {
-                connection,
-                reused: true,
-            })
-        };
-        if !http1 && let Some(way) = shared() {
+        if !http1 && let Some(way) = Self::shared(shelf, config) {
             return Ok(way);
         }
         if !fresh && let Some(connection) = shelf.take() {
-            return Ok(lease(connection));
+            return Ok(self.lease(shelf, config, connection));
         }
+        // On the heap: opening is rare, and its state is far larger than all the rest of a request's.
+        Box::pin(self.open(task, place, http1)).await
+    }
+
+    fn lease(&self, shelf: &Rc<Shelf>, config: &UpstreamConfig, connection: Box<Http1>) -> Way {
+        Way::Http1(Lease::new(&self.pool, shelf, config, connection))
+    }
+
+    fn shared(shelf: &Shelf, config: &UpstreamConfig) -> Option<Way> {
+        let connection = shelf.shared(config.keep_alive)?;
+        Some(Way::Http2 {
+            connection,
+            reused: true,
+        })
+    }
+
+    /// Opens a connection, or waits for somebody who does.
+    async fn open(&self, task: &Task<'_>, place: &Place, http1: bool) -> Result<Way, Failure> {
+        let (config, shelf) = (task.config, &place.shelf);
         let until = after(config.connect_timeout);
         let opened = tokio::time::timeout_at(until, async {
+            let scheme = place.target.endpoint().scheme();
             let crowded = scheme == Scheme::H2c || (!http1 && shelf.speaks_http2());
             let gate = if crowded {
                 let gate = shelf.gate.lock().await;
                 // Whoever held the gate before may have opened what is needed.
-                if let Some(way) = shared() {
+                if let Some(way) = Self::shared(shelf, config) {
                     return Ok(way);
                 }
                 Some(gate)
@@ -217,7 +237,7 @@ impl Client {
             };
             let opened = connect::open(&place.target, http1, &task.known.figures, until).await?;
             let way = match opened {
-                Channel::Http1(connection) => lease(connection),
+                Channel::Http1(connection) => self.lease(shelf, config, connection),
                 Channel::Http2(connection) => {
                     self.pool.share(shelf, &connection, config.keep_alive);
                     Way::Http2 {
@@ -242,20 +262,30 @@ impl Client {
         place: &Place,
         way: Way,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Lost> {
+    ) -> Result<Answer, Lost> {
         let endpoint = place.target.endpoint();
         let limit = task.config.response_timeout;
         let upload = task.upload.as_deref();
         match way {
             Way::Http1(mut lease) => {
-                let response = http1::send(&mut lease, endpoint, request, upload, limit).await?;
-                answer(response, Some(lease), task)
+                let interim = task.interim.as_deref();
+                let answered =
+                    http1::send(&mut lease, endpoint, request, upload, interim, limit).await?;
+                exclusive(answered, lease, task)
             }
             Way::Http2 { connection, .. } => {
+                let interim = task.interim.clone();
                 let shelf = &place.shelf;
-                let response =
-                    http2::send(&connection, shelf, endpoint, request, upload, limit).await?;
-                answer(response, None, task)
+                let sent = http2::send(
+                    &connection,
+                    shelf,
+                    endpoint,
+                    request,
+                    upload,
+                    interim,
+                    limit,
+                );
+                shared(Box::pin(sent).await?, task)
             }
         }
     }
@@ -276,43 +306,57 @@ impl Way {
     }
 }
 
-/// The response in our words. Its version says nothing about the one towards the client. One that is not valid is
-/// dropped with its connection.
-fn answer(
-    response: Response<Incoming>,
-    mut lease: Option<Lease>,
-    task: &Task<'_>,
-) -> Result<Response<Body>, Lost> {
-    let (mut parts, incoming) = response.into_parts();
-    parts.version = Version::HTTP_11;
-    let invalid = |detail| {
-        let failure = Failure::new(SendErrorKind::InvalidResponse, detail);
-        Err(Lost::new(failure, Loss::Final))
-    };
-    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(lease) = lease.filter(|_| task.upgrade) else {
-            return invalid("101 without a request to switch protocols");
-        };
-        lease.let_go();
-        return Ok(Response::from_parts(parts, Body::Empty));
-    }
-    if parts.headers.len() > MAX_FIELDS {
-        return invalid("too many fields");
-    }
-    if let Err(detail) = message::check_framing(&parts.headers) {
-        return invalid(detail);
-    }
-    if let Some(lease) = &mut lease
-        && let Some(seconds) = message::keep_alive_seconds(&parts.headers)
-    {
-        lease.shorten(seconds);
-    }
-    let terms = Terms {
-        lease,
+/// What an upstream answered, and the connection that has left HTTP with it.
+type Answer = (Response<Body>, Option<Upgraded>);
+
+fn invalid(detail: &str) -> Lost {
+    let failure = Failure::new(SendErrorKind::InvalidResponse, detail);
+    Lost::new(failure, Loss::Final)
+}
+
+fn terms(task: &Task<'_>) -> Terms {
+    Terms {
         idle: task.config.idle_timeout,
         figures: task.known.figures.clone(),
         upload: task.upload.clone(),
-    };
-    let body = response_body(incoming, terms);
-    Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// The answer of a connection that only this request uses.
+fn exclusive(answered: Answered, mut lease: Lease, task: &Task<'_>) -> Result<Answer, Lost> {
+    let Answered {
+        response,
+        framing,
+        seen,
+    } = answered;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if !task.upgrade {
+            return Err(invalid("101 without a request to switch protocols"));
+        }
+        let upgraded = lease.upgrade();
+        return Ok((response.map(|()| Body::Empty), upgraded));
+    }
+    if seen.has(Survey::KEEP_ALIVE)
+        && let Some(seconds) = message::keep_alive_seconds(response.headers())
+    {
+        lease.shorten(seconds);
+    }
+    let body = body::exclusive(lease, framing, terms(task));
+    Ok((response.map(|()| body), None))
+}
+
+/// The answer of a connection that many share. One that is not valid is dropped.
+fn shared(response: Response<Incoming>, task: &Task<'_>) -> Result<Answer, Lost> {
+    let (mut parts, incoming) = response.into_parts();
+    // Its version says nothing about the one towards the client.
+    parts.version = Version::HTTP_11;
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(invalid("101 over HTTP/2"));
+    }
+    if parts.headers.len() > MAX_FIELDS {
+        return Err(invalid("too many fields"));
+    }
+    message::check_framing(&parts.headers).map_err(invalid)?;
+    let body = body::shared(incoming, terms(task));
+    Ok((Response::from_parts(parts, body), None))
 }

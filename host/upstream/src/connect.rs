@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Failure, SendErrorKind, chain};
-use crate::http1::Http1;
+use crate::http1::{Http1, Io};
 use crate::http2::Http2;
 use crate::metrics::{Figures, OpenConnection};
 use crate::tls;
@@ -27,7 +27,7 @@ const PROBES: u32 = 3;
 #[derive(Debug)]
 pub(crate) enum Channel {
     /// For one request at a time.
-    Http1(Http1),
+    Http1(Box<Http1>),
     /// For many.
     Http2(Rc<Http2>),
 }
@@ -42,27 +42,32 @@ pub(crate) async fn open(
     let socket = dial(target.endpoint(), until).await?;
     let open = figures.opened();
     let Some(tls) = &target.tls else {
-        let http2 = target.endpoint().scheme() == Scheme::H2c;
-        return start(socket, http2, open).await;
+        return if target.endpoint().scheme() == Scheme::H2c {
+            shared(socket, open).await
+        } else {
+            Ok(Channel::Http1(Box::new(Http1::new(
+                Io::Plain(socket),
+                open,
+            ))))
+        };
     };
     let config = if http1 { &tls.http1 } else { &tls.any };
     let stream = TlsConnector::from(config.clone())
         .connect(tls.server_name.clone(), socket)
         .await
         .map_err(|error| Failure::new(SendErrorKind::Tls, chain(&error)))?;
-    let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::H2);
-    start(stream, http2, open).await
+    if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
+        return shared(stream, open).await;
+    }
+    let io = Io::Tls(Box::new(stream));
+    Ok(Channel::Http1(Box::new(Http1::new(io, open))))
 }
 
-async fn start<T>(io: T, http2: bool, open: OpenConnection) -> Result<Channel, Failure>
+async fn shared<T>(io: T, open: OpenConnection) -> Result<Channel, Failure>
 where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Ok(if http2 {
-        Channel::Http2(Rc::new(Http2::start(io, open).await?))
-    } else {
-        Channel::Http1(Http1::start(io, open).await?)
-    })
+    Ok(Channel::Http2(Rc::new(Http2::start(io, open).await?)))
 }
 
 /// Tries an endpoint's addresses one after the other.

@@ -5,30 +5,25 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use tidegate_core::body::Body;
-
 use crate::timer::{Timer, after};
 use crate::upload::Upload;
 
 /// How a wait ended without a response.
-pub(crate) enum NoHead {
+pub(crate) enum NoHead<E> {
     /// Nothing came in time.
     TimedOut,
     /// The connection failed.
-    Failed(Box<TrySendError<Request<Body>>>),
+    Failed(Box<E>),
 }
 
 /// Waits for the head. The bound is counted from when it was last the upstream's turn: an upload, and a client that
 /// sends slowly, may take their time; an upstream that has all it can take may not. Interim responses do not count.
-pub(crate) async fn wait(
-    sent: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+pub(crate) async fn wait<T, E>(
+    sent: impl Future<Output = Result<T, E>>,
     timer: &mut Timer,
     upload: Option<&Upload>,
     limit: Duration,
-) -> Result<Response<Incoming>, NoHead> {
+) -> Result<T, NoHead<E>> {
     let mut sent = pin!(sent);
     let mut until = None;
     poll_fn(|cx| {

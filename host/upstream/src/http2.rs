@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_core::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::Interim;
 use crate::endpoint::Endpoint;
 use crate::error::{Failure, Lost, SendErrorKind, chain};
 use crate::head::{self, NoHead};
@@ -47,7 +48,7 @@ impl Http2 {
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let wire = Wire::new(io, false, open);
+        let wire = Wire::new(io, open);
         let watch = wire.watch();
         let (sender, connection) = http2::Builder::new(OnThisWorker)
             .timer(TokioTimer::new())
@@ -80,8 +81,14 @@ pub(crate) async fn send(
     endpoint: &Endpoint,
     mut request: Request<Body>,
     upload: Option<&Upload>,
+    interim: Option<Arc<dyn Interim>>,
     limit: Duration,
 ) -> Result<Response<Incoming>, Lost> {
+    if let Some(interim) = interim {
+        hyper::ext::on_informational(&mut request, move |response| {
+            interim.came(response.status(), response.headers());
+        });
+    }
     if let Err(failure) = message::for_http2(&mut request, endpoint) {
         return Err(Lost::new(failure, Loss::Final));
     }

@@ -56,7 +56,7 @@ pub(crate) struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
     /// The latest used is last and taken first, so that the others may expire.
-    idle: RefCell<VecDeque<(Http1, Instant)>>,
+    idle: RefCell<VecDeque<(Box<Http1>, Instant)>>,
     shared: RefCell<Option<(Rc<Http2>, Instant)>>,
     /// Held by whoever opens the HTTP/2 connection, so that a burst opens one.
     pub(crate) gate: Mutex<()>,
@@ -81,11 +81,11 @@ impl Known {
 
 impl Shelf {
     /// An HTTP/1.1 connection that waits for a request.
-    pub(crate) fn take(&self) -> Option<Http1> {
+    pub(crate) fn take(&self) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
-        while let Some((connection, until)) = idle.pop_back() {
-            if until > now && connection.is_ready() {
+        while let Some((mut connection, until)) = idle.pop_back() {
+            if until > now && connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -127,7 +127,10 @@ impl Shelf {
     /// Closes what has rested too long, and says when the next will have.
     fn expire(&self, now: Instant) -> Option<Instant> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|(connection, until)| *until > now && !connection.is_closed());
+        idle.retain_mut(|(connection, until)| {
+            connection.flow.trim();
+            *until > now && connection.is_quiet()
+        });
         let mut shared = self.shared.borrow_mut();
         if matches!(&*shared, Some((held, until)) if *until <= now || held.is_closed()) {
             *shared = None;
@@ -186,7 +189,7 @@ impl Pool {
     pub(crate) fn put(
         self: &Rc<Self>,
         shelf: &Shelf,
-        connection: Http1,
+        connection: Box<Http1>,
         keep: usize,
         keep_alive: Duration,
     ) {
@@ -246,8 +249,9 @@ impl Pool {
         let shelves = shelves.values().filter_map(Weak::upgrade);
         shelves
             .map(|shelf| {
-                let idle = shelf.idle.borrow();
-                idle.iter().filter(|(held, _)| !held.is_closed()).count()
+                let mut idle = shelf.idle.borrow_mut();
+                idle.retain_mut(|(held, _)| held.is_quiet());
+                idle.len()
             })
             .sum()
     }

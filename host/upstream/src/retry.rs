@@ -63,11 +63,9 @@ pub(crate) fn next(loss: Loss, attempt: Attempt) -> Next {
     }
 }
 
-/// Whether a copy of the request must be kept while it is sent, because [`next`] may want it. `shared` is whether the
-/// connection takes several requests at a time and so may refuse one.
-pub(crate) fn keeps_copy(request: &Request<Body>, reused: bool, shared: bool) -> bool {
-    let at_hand = !matches!(request.body(), Body::Stream(_));
-    at_hand && (shared || (reused && is_idempotent(request.method())))
+/// Whether all of a request is here, so that a copy of it can be kept.
+pub(crate) fn is_at_hand(request: &Request<Body>) -> bool {
+    !matches!(request.body(), Body::Stream(_))
 }
 
 /// Whether sending a request of this method twice is the same as sending it once (RFC 9110 section 9.2.2).
@@ -154,25 +152,5 @@ mod tests {
             };
             assert_eq!(next(loss, gone), Next::Stop, "{loss:?}");
         }
-    }
-
-    #[test]
-    fn a_copy_is_kept_only_if_it_may_be_wanted() {
-        let request = |method: Method, body: Body| {
-            let mut request = Request::new(body);
-            *request.method_mut() = method;
-            request
-        };
-        let get = request(Method::GET, Body::Empty);
-        assert!(keeps_copy(&get, true, false));
-        assert!(!keeps_copy(&get, false, false));
-        assert!(keeps_copy(
-            &request(Method::PUT, Body::full("x")),
-            true,
-            false
-        ));
-        let post = request(Method::POST, Body::full("x"));
-        assert!(!keeps_copy(&post, true, false));
-        assert!(keeps_copy(&post, false, true));
     }
 }

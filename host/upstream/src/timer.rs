@@ -1,7 +1,8 @@
 //! A timer that is moved rather than made anew. Knows nothing of what it bounds.
 
+use std::future::Future as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -17,10 +18,17 @@ impl Timer {
         let sleep = self
             .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if sleep.deadline() != until {
+        if sleep.deadline() > until {
             sleep.as_mut().reset(until);
         }
-        sleep.as_mut().poll(cx)
+        // One that ends sooner is left to: most are not waited for until then, and moving it costs more than looking.
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if sleep.deadline() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
     }
 }
 

@@ -109,7 +109,11 @@ fn trailers_come_through_and_the_connection_is_used_again() {
             .header("te", "trailers")
             .body(Body::Empty)
             .unwrap();
-        let sent = tester.client.send(&tester.upstream, request).await.unwrap();
+        let sent = tester
+            .client
+            .send(&tester.upstream, request, None)
+            .await
+            .unwrap();
         let all = sent.response.into_body().collect().await.unwrap();
         assert_eq!(all.trailers().unwrap()["sum"], "42");
         assert_eq!(all.to_bytes(), "body");
@@ -199,10 +203,13 @@ fn an_upgrade_passes_if_it_was_asked_for() {
             .header("upgrade", "echo")
             .body(Body::Empty)
             .unwrap();
-        let mut sent = tester.client.send(&tester.upstream, request).await.unwrap();
+        let sent = tester
+            .client
+            .send(&tester.upstream, request, None)
+            .await
+            .unwrap();
         assert_eq!(sent.response.status(), 101);
-        let upgraded = hyper::upgrade::on(&mut sent.response).await.unwrap();
-        let mut tunnel = hyper_util::rt::TokioIo::new(upgraded);
+        let mut tunnel = sent.upgraded.unwrap();
         tunnel.write_u8(1).await.unwrap();
         assert_eq!(tunnel.read_u8().await.unwrap(), 2);
         let error = tester.get().await.unwrap_err();

@@ -71,7 +71,7 @@ impl Tester {
             .header("host", "front.test")
             .body(body)
             .unwrap();
-        self.client.send(&self.upstream, request).await
+        self.client.send(&self.upstream, request, None).await
     }
 
     async fn get(&self) -> Result<Sent, SendError> {

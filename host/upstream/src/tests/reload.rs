@@ -61,7 +61,7 @@ fn an_endpoint_that_goes_takes_its_connections_with_it() {
             say(&mut socket, &ok("fine")).await;
             closed(&mut socket).await
         });
-        let sent = tester.client.send(&old, request).await.unwrap();
+        let sent = tester.client.send(&old, request, None).await.unwrap();
         assert_eq!(text(sent).await.unwrap(), "fine");
         let pool = tester.client.pool();
         let now = Instant::now();

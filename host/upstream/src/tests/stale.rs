@@ -122,7 +122,7 @@ fn what_streams_and_what_is_no_idempotent_method_is_not_sent_twice() {
             let tester = Tester::new(&[url], |_| {});
             let upstream = tokio::task::spawn_local(close_on_second_with_body(listener));
             assert_eq!(tester.get_text().await, "first");
-            let sent = tester.client.send(&tester.upstream, request).await;
+            let sent = tester.client.send(&tester.upstream, request, None).await;
             let error = sent.unwrap_err();
             let kind = &error.kind;
             assert!(matches!(kind, SendErrorKind::ResetBeforeHead), "{error}");
@@ -212,7 +212,7 @@ fn an_upstream_that_closes_early_costs_no_get_and_doubles_no_post() {
                         .header("host", "front.test")
                         .body(Body::full(""))
                         .unwrap();
-                    let sent = tester.client.send(&tester.upstream, request).await;
+                    let sent = tester.client.send(&tester.upstream, request, None).await;
                     let answered = match sent {
                         Ok(sent) => text(sent).await.unwrap() == "fine",
                         Err(error) => {

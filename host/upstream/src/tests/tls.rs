@@ -151,7 +151,7 @@ fn an_upgrade_is_not_offered_http2() {
             .header("upgrade", "websocket")
             .body(Body::Empty)
             .unwrap();
-        let sent = tester.client.send(&tester.upstream, request).await;
+        let sent = tester.client.send(&tester.upstream, request, None).await;
         assert!(sent.is_err());
         assert_eq!(upstream.await.unwrap().as_deref(), Some(&b"http/1.1"[..]));
     });
