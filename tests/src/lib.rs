@@ -12,11 +12,13 @@
 
 pub mod certs;
 pub mod client;
+pub mod frames;
 pub mod gateway;
 pub mod guests;
 pub mod hostile;
 pub mod load;
 pub mod neighbour;
+pub mod tap;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -7,7 +7,9 @@
     reason = "a build tool talks to the terminal that called it"
 )]
 
+mod bench;
 mod c_guest;
+mod client;
 mod command;
 mod component;
 mod demo;
@@ -57,6 +59,8 @@ enum Task {
         #[arg(long)]
         once: bool,
     },
+    /// Measure what a request costs, beside nginx and HAProxy, and write docs/benchmarks.md.
+    Bench(bench::Options),
     /// Hold crates and sources against the rules of ARCHITECTURE.md.
     Lint,
 }
@@ -79,6 +83,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Plugins { components } => plugins::run(&workspace, *components).map(|()| true),
         Task::Test { long, arguments } => test::run(&workspace, *long, arguments),
         Task::Demo { once } => demo::run(&workspace, *once),
+        Task::Bench(options) => bench::run(&workspace, options).map(|()| true),
         Task::Lint => lint::run(&workspace),
     }
 }

@@ -30,7 +30,7 @@ use crate::forwarded::{self, Hop};
 use crate::head::Reader;
 use crate::serve;
 use crate::settings::Limits;
-use crate::signals::Signals;
+use crate::signals::{CONNECTION, Signals};
 use crate::streams::{Stall, Streams};
 use crate::worker::Worker;
 
@@ -150,8 +150,7 @@ impl Worker {
                     Ok(Ok(detected)) => detected,
                     Ok(Err(_)) => return,
                     Err(_) => {
-                        let reason = ClientFault::HeadTimedOut.told().reason;
-                        self.figures.client_error(reason);
+                        self.refused(peer, ClientFault::HeadTimedOut.told().reason);
                         return;
                     }
                 }
@@ -232,9 +231,9 @@ impl Worker {
         // What never became a request could not be told to anybody.
         let untold = connection.signals.fault_of(connection.activity.turns.get());
         match (untold, result) {
-            (Some(fault), _) => self.figures.client_error(fault.told().reason),
+            (Some(fault), _) => self.refused(connection.peer, fault.told().reason),
             (None, Err(error)) if error.is_parse() => {
-                self.figures.client_error(ClientFault::Head.told().reason);
+                self.refused(connection.peer, ClientFault::Head.told().reason);
             }
             _ => {}
         }
@@ -274,8 +273,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 result = served.as_mut() => {
-                    if let Some(reason) = result.err().as_ref().and_then(http2_reason) {
-                        self.figures.client_error(reason);
+                    let found = connection.signals.fault_of(CONNECTION);
+                    let found = found.map(|fault| fault.told().reason);
+                    if let Some(reason) = found.or(result.err().as_ref().and_then(http2_reason)) {
+                        self.refused(connection.peer, reason);
                     }
                     return;
                 }
@@ -296,6 +297,14 @@ impl Worker {
         }
     }
 
+    /// Counts and logs what never became a request, or ended all of a connection's.
+    fn refused(&self, client: SocketAddr, reason: &'static str) {
+        self.figures.client_error(reason);
+        if self.figures.may_log() {
+            tracing::info!(%client, reason, "a connection was ended");
+        }
+    }
+
     fn respond(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -312,6 +321,9 @@ impl Connection {
     fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
         let number = self.activity.turns.get();
         self.activity.turns.set(number + 1);
+        if self.http2 {
+            self.signals.begin();
+        }
         self.activity.busy.set(self.activity.busy.get() + 1);
         Place {
             number,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use tidegate_core::filter::FilterModule;
 use tidegate_core::services::Services;
-use tidegate_wasm::{Allow, Compiled, Engine, Limits, LoadError, LoadOptions};
+use tidegate_wasm::{Allow, Compiled, Engine, EngineError, EngineOptions, LoadError, LoadOptions};
 
-use crate::config::checked::Filter;
+use crate::compiler;
+use crate::config::checked::{Compile, Filter, Server};
 use crate::plugins;
 
 /// Why a file is no filter that could be put into service. The file itself is named by the caller.
@@ -21,6 +22,33 @@ pub(crate) enum Fault {
     /// It is no filter, or can't be linked, or refused its configuration.
     #[error("{0}")]
     Load(#[from] LoadError),
+}
+
+/// Makes the engine that the configuration asks for.
+///
+/// # Errors
+/// See [`EngineError`].
+pub(crate) fn engine(server: &Server) -> Result<Engine, EngineError> {
+    Engine::new(EngineOptions {
+        cache: server.cache.clone(),
+        max_file: server.compile.max_file,
+        compiler: compiler::with(server.compile),
+        instances: server.filter_pool.instances,
+        stack: server.filter_pool.stack,
+    })
+}
+
+/// The engine when the configuration can't be read: without a cache, with the default bounds.
+///
+/// # Errors
+/// See [`EngineError`].
+pub(crate) fn engine_without_configuration() -> Result<Engine, EngineError> {
+    let bounds = Compile::default();
+    Engine::new(EngineOptions {
+        max_file: bounds.max_file,
+        compiler: compiler::with(bounds),
+        ..EngineOptions::default()
+    })
 }
 
 /// Reads and compiles a plugin. Heavy on the processor, unless it is in the cache.
@@ -64,13 +92,8 @@ pub(crate) fn load(
             store: filter.allow.store.clone(),
             env: filter.allow.env.clone(),
         },
-        limits: Limits {
-            memory: filter.limits.memory,
-            call: filter.limits.time,
-            configure: filter.limits.configure_time,
-            body: filter.limits.body,
-            instances: filter.limits.instances,
-        },
+        limits: filter.limits,
+        isolation: filter.isolation,
         services: services.clone(),
     };
     engine.load(compiled, options)

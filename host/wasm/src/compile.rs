@@ -5,11 +5,12 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use wasmtime::Module;
 use wasmtime::component::Component;
-use wasmtime::{Config, Module};
 
 use crate::bounds;
 use crate::engine::{Binary, Kind};
+use crate::pool;
 
 /// Does what [`precompile`] does, somewhere else: where a file that takes too long, needs too much or breaks the
 /// compiler does no harm. Called on whichever thread compiles; it may take as long as it likes.
@@ -38,7 +39,7 @@ pub unsafe trait Compiler: fmt::Debug + Send + Sync {
 pub fn precompile(kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
     bounds::sections(file)?;
     bounds::functions(file)?;
-    let runtime = wasmtime::Engine::new(&config()).map_err(|error| format!("{error:#}"))?;
+    let runtime = pool::compiler().map_err(|error| format!("{error:#}"))?;
     unharmed(|| match kind {
         Kind::NativeCore => runtime.precompile_module(file),
         Kind::NativeComponent => runtime.precompile_component(file),
@@ -52,16 +53,6 @@ pub(crate) fn here(runtime: &wasmtime::Engine, kind: Kind, file: &[u8]) -> Resul
         Kind::NativeCore => Module::from_binary(runtime, file).map(Binary::Core),
         Kind::NativeComponent => Component::from_binary(runtime, file).map(Binary::Component),
     })
-}
-
-/// The runtime's settings, as far as compiled code depends on them: the same for everyone.
-pub(crate) fn config() -> Config {
-    let mut config = Config::new();
-    config
-        .epoch_interruption(true)
-        .concurrency_support(false)
-        .wasm_memory64(false);
-    config
 }
 
 /// A compiler that fails on some file must not take the process with it, as long as panics unwind.

@@ -17,7 +17,10 @@ mod fault;
 mod inspect;
 mod limits;
 mod manifest;
+mod meter;
 mod options;
+mod pool;
+mod time;
 
 pub use compile::{Compiler, precompile};
 pub use engine::{Compiled, Engine, EngineOptions, Kind};

@@ -11,35 +11,18 @@ mod process;
 
 use std::sync::Arc;
 
-use tidegate_wasm::{Compiler, EngineOptions};
+use tidegate_wasm::Compiler;
 
-use crate::config::checked::{Compile, Server};
+use crate::config::checked::Compile;
 
-/// The engine that a configuration asks for.
-pub(crate) fn engine(server: &Server) -> EngineOptions {
-    EngineOptions {
-        cache: server.cache.clone(),
-        max_file: server.compile.max_file,
-        compiler: compiler(server.compile),
-    }
-}
-
-/// The engine when the configuration can't be read: without a cache, with the default bounds.
-pub(crate) fn engine_without_configuration() -> EngineOptions {
-    let bounds = Compile::default();
-    EngineOptions {
-        cache: None,
-        max_file: bounds.max_file,
-        compiler: compiler(bounds),
-    }
-}
-
+/// A compiler with these bounds; none: filters are compiled in this process.
 #[cfg(target_os = "linux")]
-fn compiler(bounds: Compile) -> Option<Arc<dyn Compiler>> {
+pub(crate) fn with(bounds: Compile) -> Option<Arc<dyn Compiler>> {
     Some(Arc::new(process::Process::new(bounds)))
 }
 
+/// Filters are compiled in this process.
 #[cfg(not(target_os = "linux"))]
-fn compiler(_: Compile) -> Option<Arc<dyn Compiler>> {
+pub(crate) fn with(_: Compile) -> Option<Arc<dyn Compiler>> {
     None
 }

@@ -12,7 +12,7 @@ use tidegate_core::services::Services;
 use tidegate_gateway::Shared;
 use tidegate_gateway::access_log::{AccessLog, Format};
 use tidegate_gateway::state::{MemoryStore, TokenBuckets};
-use tidegate_wasm::{Engine, EngineError};
+use tidegate_wasm::EngineError;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::bounds::Bounds;
@@ -24,10 +24,10 @@ use super::listen::ListenError;
 use super::listeners::{self, OpenError};
 use super::pass::Reader;
 use super::tls::TlsError;
-use crate::compiler;
 use crate::config::Options;
 use crate::config::checked::{self, AccessFormat, Checked};
 use crate::diagnostic::Mistake;
+use crate::load;
 use crate::logging::GuestLog;
 
 /// Bytes of the store that filters share.
@@ -99,7 +99,7 @@ pub(crate) fn start(
             "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
         );
     }
-    let engine = Engine::new(compiler::engine(&checked.server))?;
+    let engine = load::engine(&checked.server)?;
     let access_log = access_log(checked.server.access_log.as_ref(), &registry)?;
     let shared = Arc::new(Shared {
         settings: build::settings(&checked.server),
