@@ -25,7 +25,10 @@ pub(super) struct Leased {
 
 #[derive(Default)]
 struct Pool {
-    /// In boxes, because they go back and forth with every call.
+    #[expect(
+        clippy::vec_box,
+        reason = "they are large, and go back and forth with every call"
+    )]
     idle: Vec<Box<Instance<AtOnce>>>,
     /// By the exchange's id.
     busy: HashMap<u64, Box<Instance<AtOnce>>>,
