@@ -45,6 +45,10 @@ pub(crate) enum ClientFault {
     BodyTimedOut,
     /// A body that broke off.
     BodyBroken,
+    /// HTTP/2: frames without use, and more of them than one can mean well. Ends the connection.
+    Flood,
+    /// HTTP/2: something else than settings at the beginning. Ends the connection.
+    Preface,
 }
 
 /// Why an exchange has no answer of an upstream or of a filter.
@@ -122,6 +126,12 @@ impl ClientFault {
                 "the request's body did not come in time",
             ),
             ClientFault::BodyBroken => (400, "body_broken", "the request's body broke off"),
+            ClientFault::Flood => (400, "h2_abuse", "too many frames without use"),
+            ClientFault::Preface => (
+                400,
+                "h2_protocol",
+                "the connection does not begin as it must",
+            ),
         };
         told(status, reason, text)
     }

@@ -295,6 +295,11 @@ impl Chain {
         self.reason.set(Some(reason));
         if let Failure::Client(_) = failure {
             self.worker.figures.client_error(reason);
+            if self.worker.figures.may_log() {
+                let exchange = self.exchange.borrow();
+                let id = exchange.request_id.to_str().unwrap_or_default();
+                tracing::info!(client = %exchange.client.peer, request_id = id, reason, "a request was refused");
+            }
         } else {
             self.worker.figures.failure(reason);
         }

@@ -22,6 +22,7 @@ mod forward;
 mod forwarded;
 mod guest_calls;
 mod h1_guard;
+mod h2_guard;
 mod head;
 mod journey;
 mod leave;

@@ -174,6 +174,11 @@ impl Router {
         &self.routes
     }
 
+    /// Whether any route asks for a host.
+    pub(crate) fn has_hosts(&self) -> bool {
+        !(self.exact.is_empty() && self.suffixes.is_empty())
+    }
+
     /// The position of the most specific route that takes a request. `host` is in lower case, without port and trailing
     /// dot; `path` is in normal form.
     pub(crate) fn find(

@@ -358,7 +358,7 @@ pub(super) fn upstream(url: &str) -> Arc<Upstream> {
         response_timeout: PATIENCE,
         ..UpstreamConfig::new(Arc::from("main"), vec![url.parse().unwrap()])
     };
-    Upstream::new(config).unwrap()
+    Upstream::new(config, &tidegate_upstream::Names::default()).unwrap()
 }
 
 impl Setup {

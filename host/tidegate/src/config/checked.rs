@@ -51,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) cache: Option<PathBuf>,
     /// How long running exchanges may take when the process ends.
     pub(crate) drain_timeout: Duration,
+    /// How often the names of endpoints are asked for.
+    pub(crate) dns_refresh: Duration,
     /// Peers whose forwarding fields are believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Where a line a request goes; none: nowhere.
@@ -99,6 +101,9 @@ pub(crate) struct Identity {
     pub(crate) key: PathBuf,
     /// Both, read and found to belong together.
     pub(crate) certified: Arc<CertifiedKey>,
+    /// When the first certificate of the chain ends to hold, in seconds since 1970; none: it has no end, or
+    /// none that can be read.
+    pub(crate) expires: Option<i64>,
 }
 
 /// Where the access log goes.
@@ -172,6 +177,8 @@ pub(crate) struct Upstream {
     pub(crate) idle_connections: usize,
     /// How long an idle connection is kept.
     pub(crate) keep_alive: Duration,
+    /// How long a connection is used in all.
+    pub(crate) max_age: Duration,
     /// How `https` endpoints are checked.
     pub(crate) tls: UpstreamTls,
 }

@@ -54,6 +54,10 @@ pub(crate) struct Server {
     pub(crate) cache: Option<String>,
     /// How long running exchanges may take to end after SIGTERM or SIGINT. At most 1 day; 0 ends them at once.
     pub(crate) drain_timeout: Time,
+    /// How often the names in endpoints are asked for again, in the background. New addresses are used for the next
+    /// connection, and connections to addresses that went are given up; while there is no good answer, the last one
+    /// stays in use. How long an answer is said to hold (its TTL) does not count. From 1 s to 1 day.
+    pub(crate) dns_refresh: Time,
     /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
     /// Those of any other peer are replaced.
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
@@ -187,6 +191,9 @@ pub(crate) struct Upstream {
     /// How long an idle connection is kept. Best below the endpoint's own time-out.
     #[serde(default = "Upstream::keep_alive")]
     pub(crate) keep_alive: Time,
+    /// How long a connection is used for further requests after it was made, whether it rests in between or not.
+    #[serde(default = "Upstream::max_age")]
+    pub(crate) max_age: Time,
     /// How the certificates of `https` endpoints are checked.
     #[serde(default)]
     pub(crate) tls: UpstreamTls,
@@ -574,6 +581,7 @@ impl Default for Server {
             plugins: None,
             cache: None,
             drain_timeout: Time::secs(30),
+            dns_refresh: Time::secs(5),
             trusted_proxies: Vec::new(),
             access_log: None,
             underscores: Underscores::Drop,
@@ -623,6 +631,7 @@ impl Upstream {
             idle_timeout: Self::idle_timeout(),
             idle_connections: Self::idle_connections(),
             keep_alive: Self::keep_alive(),
+            max_age: Self::max_age(),
             tls: UpstreamTls::default(),
         }
     }
@@ -645,6 +654,10 @@ impl Upstream {
 
     fn keep_alive() -> Time {
         Time::secs(55)
+    }
+
+    fn max_age() -> Time {
+        Time::secs(3600)
     }
 }
 

@@ -10,6 +10,7 @@ mod routes;
 mod server;
 mod tls;
 mod upstreams;
+mod validity;
 
 pub(crate) use self::listeners::address_help;
 

@@ -15,6 +15,7 @@ use crate::config::checked::Checked;
 use crate::config::view;
 use crate::run::filters::Status;
 use crate::run::listen::Protocols;
+use crate::run::standing::Standing;
 
 /// Where the process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +100,12 @@ impl Pages {
         self.configuration.borrow().clone()
     }
 
-    /// Shows this configuration, with the addresses as they came about.
+    /// Shows this configuration, with the addresses as they came about, and whether the files still say this.
     pub(crate) fn set_configuration(
         &self,
         checked: &Checked,
         listening: &[(Protocols, SocketAddr)],
+        standing: &Standing,
     ) {
         let mut shown = view::view(checked);
         if let Some(shown) = shown.as_object_mut() {
@@ -111,6 +113,7 @@ impl Pages {
             let listening =
                 listening.map(|(kind, address)| json!({ "kind": kind.name(), "address": address }));
             shown.insert("listening".to_owned(), listening.collect());
+            shown.insert("reload".to_owned(), json!(standing));
         }
         self.configuration.replace(rendered(&shown));
     }
