@@ -134,6 +134,50 @@ async fn a_trap_when_half_of_the_body_has_left_breaks_it_off_or_is_passed_by() {
     assert_eq!(Reply::collect(response).await.unwrap().text(), "halfother");
 }
 
+#[tokio::test]
+async fn there_is_never_more_than_one_answer() {
+    let upstream = Upstream::echo().await;
+    let gateway = probe(&upstream, "").start().await;
+    for (commands, status) in [
+        // The last one given counts, and only for a callback that asks for it.
+        (
+            "request-head give 403 x-a 1; request-head answer 404 text",
+            404,
+        ),
+        ("request-head give 403 x-a 1; request-head continue", 200),
+        ("request-head answer 403; response-head answer 404", 403),
+        ("response-head answer 404; response-head answer 405", 405),
+        // The head has left: what was begun is broken off.
+        ("response-body answer 404", 200),
+        ("log give 500 x-a 1", 200),
+    ] {
+        let mut wire = gateway.wire().await;
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX-Probe: {commands}\r\n\r\n"
+        );
+        wire.send(request).await;
+        let all = wire.rest().await;
+        assert!(
+            all.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{commands}: {all}"
+        );
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{commands}: {all}");
+        let whole = all.ends_with("0\r\n\r\n") || all.contains("content-length: ");
+        assert_eq!(
+            whole,
+            !commands.starts_with("response-body"),
+            "{commands}: {all}"
+        );
+        assert!(
+            !all.to_lowercase().contains("\r\nx-a: "),
+            "{commands}: {all}"
+        );
+    }
+    gateway
+        .logged(&["probe: log give 500 x-a 1 => TooLate"])
+        .await;
+}
+
 // --- Events ---
 
 #[tokio::test]
