@@ -372,6 +372,13 @@ async fn a_new_version_ends_the_quarantine() {
         );
     }
     assert!(quarantined(&gateway, "bad").await);
+    // Another filter's new version changes nothing.
+    put(&gateway, "other", &sets_header("x-other", "yes"));
+    until("the other filter", async || {
+        gateway.plugin("other").await["state"] == "ok"
+    })
+    .await;
+    assert!(quarantined(&gateway, "bad").await);
     put(&gateway, "bad", &sets_header("x-good", "yes"));
     until("the new version", async || {
         gateway.get("/").await.field("x-good") == Some("yes")
@@ -485,7 +492,8 @@ async fn a_self_check_sees_the_whole_request_and_leaves_nothing_behind() {
         ("rust-probe", Carrier::Component),
     ] {
         // It counts in the store, and answers in the last phase that can.
-        let commands = "request-head store-increment space n 1 60000; request-body answer 418";
+        let commands = "request-head store-increment space n 1 60000; \
+                        request-head call main GET /called; request-body answer 418";
         let setup = Setup::with_upstream("main", &upstream.url())
             .filter("probe", guest(name, carrier))
             .toml(&format!(
@@ -497,6 +505,9 @@ async fn a_self_check_sees_the_whole_request_and_leaves_nothing_behind() {
             .route("/*", "main", &["probe"]);
         let gateway = setup.start().await;
         assert_eq!(gateway.plugin("probe").await["state"], "ok", "{carrier:?}");
+        let line = gateway.logged(&["probe: request-head call main"]).await;
+        assert!(!line.text.contains("200"), "{}", line.text);
+        assert!(!upstream.seen().iter().any(|seen| seen.target == "/called"));
         let asks = [("x-probe", "request-head store-get space n")];
         let reply = gateway.send(get_with("/", &asks)).await;
         let found = reply.field("x-probe");
