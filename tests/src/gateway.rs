@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use http::Request;
 use rustix::process::{Pid, Signal, kill_process};
@@ -33,6 +34,7 @@ pub struct Setup {
     listen: bool,
     workers: usize,
     environment: Vec<(String, String)>,
+    files: Option<u64>,
 }
 
 /// A command that has ended.
@@ -84,6 +86,7 @@ impl Setup {
             listen: true,
             workers: 1,
             environment: Vec::new(),
+            files: None,
         }
     }
 
@@ -143,6 +146,13 @@ impl Setup {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// At most so many open files, as `ulimit -n` has it.
+    #[must_use]
+    pub fn files(mut self, most: u64) -> Self {
+        self.files = Some(most);
         self
     }
 
@@ -225,7 +235,17 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match self.files {
+            None => Command::new(binary()),
+            Some(most) => {
+                // The shell becomes the proxy: the process keeps its id.
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")])
+                    .arg(binary());
+                shell
+            }
+        };
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -338,6 +358,16 @@ impl Gateway {
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
         let number = line.and_then(|line| line.split_whitespace().nth(1));
         number.unwrap().parse().unwrap()
+    }
+
+    /// How much of the processor the proxy has used so far.
+    pub fn processor(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        // User and system time, in hundredths of a second.
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        Duration::from_millis(ticks.map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum())
     }
 
     /// How many files and sockets the proxy has open.

@@ -42,6 +42,7 @@ mod upload;
 mod whole;
 mod worker;
 
+pub use answer::CONNECTION_REFUSED;
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};

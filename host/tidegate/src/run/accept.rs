@@ -1,22 +1,29 @@
 //! One worker's door: accepts connections of one socket, gives each a place and a TLS handshake, and hands it to the
 //! gateway. Knows no request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tidegate_core::metrics::{Counter, Owner, Registry};
-use tidegate_gateway::{Drain, Worker};
+use tidegate_gateway::{CONNECTION_REFUSED, Drain, Worker};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::backoff::{Backoff, is_of_one_connection};
-use super::bounds::{Alive, Bounds};
+use super::bounds::{Alive, Bounds, Refusal};
 use super::tls;
+
+/// How many refused connections of one worker are told so at a time; more than that are closed without a word.
+const MAX_REFUSING: usize = 64;
+/// For how long, and how many bytes of theirs are read meanwhile: an answer is lost if bytes meet a closed socket.
+const REFUSING: Duration = Duration::from_secs(1);
+const REFUSING_BYTES: u64 = 16 * 1024;
 
 /// What a worker's accepted connections need.
 pub(crate) struct Door {
@@ -30,6 +37,8 @@ pub(crate) struct Door {
     pub(crate) alive: Alive,
     /// What is counted.
     pub(crate) figures: DoorFigures,
+    /// How many refused connections are being told so.
+    pub(crate) refusing: Cell<usize>,
 }
 
 /// What a worker counts at its door.
@@ -56,6 +65,15 @@ impl DoorFigures {
                 "TLS handshakes that succeeded.",
             ),
             registry,
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) {
+        let help = "Client connections that were refused because a bound was met, by bound.";
+        let labels = [("reason", refusal.reason())];
+        let name = "tidegate_connections_refused_total";
+        if let Ok(counter) = self.registry.counter(self.owner, name, help, &labels) {
+            counter.increment();
         }
     }
 
@@ -91,7 +109,7 @@ impl Door {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     backoff.succeeded();
-                    self.admit(stream, peer, acceptor.as_ref()).await;
+                    self.admit(stream, peer, acceptor.as_ref());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -109,18 +127,17 @@ impl Door {
         }
     }
 
-    /// Waits for a place, so that no more are accepted than there are places, and starts to serve.
-    async fn admit(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        acceptor: Option<&TlsAcceptor>,
-    ) {
+    /// Starts to serve, if there is a place.
+    fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, acceptor: Option<&TlsAcceptor>) {
         // Whole answers are written at once; nothing is gained by waiting for more. A peer that is gone again has
         // no options to set, and is found out by whoever reads from it.
         let _ = stream.set_nodelay(true);
-        let Some(stream) = self.bounds.place(stream, self.alive.clone()).await else {
-            return;
+        let alive = self.alive.clone();
+        let stream = match self.bounds.place(stream, peer.ip(), alive) {
+            Ok(stream) => stream,
+            Err((stream, refusal)) => {
+                return self.refuse(stream, peer, refusal, acceptor.is_none());
+            }
         };
         let worker = Rc::clone(&self.worker.borrow());
         let drain = self.drain.clone();
@@ -157,4 +174,39 @@ impl Door {
             }
         }
     }
+
+    /// Sends a connection away: with a word where HTTP is spoken in the clear.
+    fn refuse(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, refusal: Refusal, plain: bool) {
+        self.figures.refused(refusal);
+        let [of_all, of_source] = &self.bounds.told_refused;
+        let told = match refusal {
+            Refusal::Connections => of_all,
+            Refusal::Source => of_source,
+        };
+        if let Some(times) = told.failed(Instant::now()) {
+            let setting = refusal.setting();
+            tracing::warn!(
+                client = %peer, setting, times,
+                "connections are refused: as many are open as `{setting}` in [server.limits] allows"
+            );
+        }
+        if plain && self.refusing.get() < MAX_REFUSING {
+            self.refusing.set(self.refusing.get() + 1);
+            let door = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                // Who does not take it in time is left without.
+                let _ = tokio::time::timeout(REFUSING, tell_refused(stream)).await;
+                door.refusing.set(door.refusing.get().saturating_sub(1));
+            });
+        }
+    }
+}
+
+async fn tell_refused(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(CONNECTION_REFUSED).await?;
+    stream.shutdown().await?;
+    let mut rest = stream.take(REFUSING_BYTES);
+    let mut scratch = [0; 1024];
+    while rest.read(&mut scratch).await? > 0 {}
+    Ok(())
 }

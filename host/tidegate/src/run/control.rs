@@ -13,7 +13,7 @@ use tidegate_gateway::{Shared, Snapshot};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::admin::{self, Pages, Phase};
-use super::bounds::Bounds;
+use super::bounds::{Bounds, OfSources};
 use super::build::{self, BuildError};
 use super::descriptors::make_room;
 use super::drain;
@@ -242,6 +242,7 @@ impl Control {
             self.bounds.change_connections(connections);
         }
         self.bounds.change_handshake(now.limits.handshake_timeout);
+        self.bounds.change_sources(OfSources::of(now));
         for (key, changed) in [
             ("workers", now.workers != before.workers),
             ("cache", now.cache != before.cache),
