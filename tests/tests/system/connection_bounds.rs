@@ -309,8 +309,17 @@ async fn without_descriptors_it_waits_and_goes_on_by_itself() {
     assert!(used < begun.elapsed() / 5, "{used:?} of the processor");
     let grown = gateway.log().len() - lines;
     assert!(grown < 10, "{grown} lines in two seconds");
-    // Admin is there all the while.
-    assert_eq!(gateway.admin("/livez").await.status, 200);
+    // Admin is there all the while, with a descriptor of its own.
+    for _ in 0..3 {
+        let failures = gateway.metric("tidegate_accept_failures_total", &[]).await;
+        assert!(failures > 0.5, "a connection was accepted all the same");
+        assert_eq!(gateway.admin("/livez").await.status, 200);
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
     // As soon as there are descriptors again, all is well.
     gate.add_permits(1000);
     drop(waiting);
