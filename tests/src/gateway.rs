@@ -34,7 +34,8 @@ pub struct Setup {
     listen: bool,
     workers: usize,
     environment: Vec<(String, String)>,
-    files: Option<u64>,
+    beforehand: Option<String>,
+    own_mounts: bool,
 }
 
 /// A command that has ended.
@@ -86,7 +87,8 @@ impl Setup {
             listen: true,
             workers: 1,
             environment: Vec::new(),
-            files: None,
+            beforehand: None,
+            own_mounts: false,
         }
     }
 
@@ -149,11 +151,25 @@ impl Setup {
         self
     }
 
-    /// At most so many open files, as `ulimit -n` has it.
+    /// A shell script to run before the proxy and as the same process: to lower its limits, or to close what it inherits.
     #[must_use]
-    pub fn files(mut self, most: u64) -> Self {
-        self.files = Some(most);
+    pub fn beforehand(mut self, script: &str) -> Self {
+        self.beforehand = Some(script.to_owned());
         self
+    }
+
+    /// As [`Setup::beforehand`], with mounts of its own, so that the script may put something over `/etc/hosts` or fill a
+    /// small file system. None: this system lets nobody do that, and the test has to pass it over.
+    pub fn with_own_mounts(mut self, script: &str) -> Option<Self> {
+        let mut trial = Command::new("unshare");
+        trial.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]);
+        let allowed = trial.stderr(Stdio::null()).status();
+        if !allowed.is_ok_and(|status| status.success()) {
+            eprintln!("passed over: mounts of one's own are not allowed here");
+            return None;
+        }
+        self.own_mounts = true;
+        Some(self.beforehand(script))
     }
 
     /// A file beside the configuration; `plugins/...` for the folder that is watched.
@@ -184,7 +200,7 @@ impl Setup {
             ""
         };
         format!(
-            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-limits.time = \"{FILTER_TIME}\"\n{}{}",
+            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-defaults.limits.time = \"{FILTER_TIME}\"\n{}{}",
             self.workers, self.server, self.rest
         )
     }
@@ -235,13 +251,19 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = match self.files {
+        let mut command = match &self.beforehand {
             None => Command::new(binary()),
-            Some(most) => {
-                // The shell becomes the proxy: the process keeps its id.
-                let mut shell = Command::new("sh");
+            Some(script) => {
+                let mut shell = if self.own_mounts {
+                    let mut unshare = Command::new("unshare");
+                    unshare.args(["-rm", "sh"]);
+                    unshare
+                } else {
+                    Command::new("sh")
+                };
                 shell
-                    .args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")])
+                    .arg("-c")
+                    .arg(format!("set -e\n{script}\nexec \"$0\" \"$@\""))
                     .arg(binary());
                 shell
             }
@@ -539,6 +561,13 @@ impl LogLine {
         self.json["fields"][name]
             .as_str()
             .or_else(|| self.json[name].as_str())
+    }
+
+    /// A field that is a number, wherever the format puts it.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.json["fields"][name]
+            .as_u64()
+            .or_else(|| self.json[name].as_u64())
     }
 
     /// Whether the message is this.

@@ -69,6 +69,10 @@ pub(crate) enum Failure {
     Loop,
     /// A filter failed, or there is none to call, and its policy is `closed`.
     Filter,
+    /// A filter failed so often that it is not called for a while, and its policy is `closed`.
+    Quarantined,
+    /// All instances that a filter may have are at work.
+    Instances,
     /// A response is too large for a filter that wants it whole.
     ResponseTooLarge,
     /// The upstream's response broke off while a filter waited for the whole of it.
@@ -147,6 +151,8 @@ impl Failure {
             Failure::NoUpstream => (502, "no_upstream", "no upstream is configured"),
             Failure::Loop => (508, "loop", "the request has been here before"),
             Failure::Filter => (503, "filter", "the service is not available"),
+            Failure::Quarantined => (503, "filter_quarantined", "the service is not available"),
+            Failure::Instances => (503, "instances", "the service is busy"),
             Failure::ResponseTooLarge => (
                 502,
                 "response_too_large",

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,8 @@ use crate::signals::{CONNECTION, Signals, Upgrade};
 /// What is still read behind a refused request before the connection is closed under it: an answer that a client has not
 /// read yet is lost if bytes of its own meet a closed socket (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 1024 * 1024;
+/// Up to this many bytes are copied together: the system takes one piece for less than several.
+const SMALL_WRITE: usize = 2048;
 /// For how long it is read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -515,8 +518,17 @@ impl<IO: ClientStream> AsyncWrite for ClientIo<IO> {
         }
         let result = match this.poll_interim(cx) {
             Poll::Ready(Ok(())) => {
-                let result = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
-                this.written(&result, pieces.iter().map(|piece| piece.len()).sum());
+                let length = pieces.iter().map(|piece| piece.len()).sum();
+                let io = Pin::new(&mut this.io);
+                let result = if length <= SMALL_WRITE {
+                    let mut space = [const { MaybeUninit::uninit() }; SMALL_WRITE];
+                    let mut whole = ReadBuf::uninit(&mut space);
+                    pieces.iter().for_each(|piece| whole.put_slice(piece));
+                    io.poll_write(cx, whole.filled())
+                } else {
+                    io.poll_write_vectored(cx, pieces)
+                };
+                this.written(&result, length);
                 result
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -10,6 +10,7 @@
 
 pub mod access_log;
 mod admit;
+mod alone;
 mod answer;
 mod call;
 mod chain;
@@ -28,6 +29,7 @@ mod leave;
 mod marks;
 mod pattern;
 mod plan;
+mod quarantine;
 mod route;
 mod serve;
 mod settings;
@@ -42,10 +44,12 @@ mod upload;
 mod whole;
 mod worker;
 
+pub use alone::{AloneError, alone};
 pub use answer::CONNECTION_REFUSED;
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use quarantine::{Quarantine, QuarantineSettings, Quarantined};
 pub use route::{Conflict, RouteSpec};
 pub use settings::{Limits, Settings, Underscores};
 pub use snapshot::{Failure, FilterSlot, Snapshot};

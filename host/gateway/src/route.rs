@@ -34,6 +34,8 @@ pub struct RouteSpec {
     pub filters: Vec<usize>,
     /// Whether the upstream sees the client's Host or its own.
     pub preserve_host: bool,
+    /// Whether the response tells how long filters and upstream took.
+    pub server_timing: bool,
 }
 
 impl RouteSpec {
@@ -250,6 +252,7 @@ mod tests {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
@@ -75,6 +76,9 @@ fn route(journey: &Journey) -> Result<(), Failure> {
         exchange.parameters = route.path.parameters(path);
     }
     exchange.route = Arc::clone(&route.name);
+    if route.server_timing {
+        chain.spent.set(Some(Duration::ZERO));
+    }
     Ok(())
 }
 

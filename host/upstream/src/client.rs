@@ -200,7 +200,7 @@ impl Client {
     }
 
     fn shared(shelf: &Shelf, config: &UpstreamConfig) -> Option<Way> {
-        let connection = shelf.shared(config.keep_alive)?;
+        let connection = shelf.shared(config.bounds())?;
         Some(Way::Http2 {
             connection,
             reused: true,
@@ -228,7 +228,7 @@ impl Client {
             let way = match opened {
                 Channel::Http1(connection) => self.lease(shelf, config, connection),
                 Channel::Http2(connection) => {
-                    self.pool.share(shelf, &connection, config.keep_alive);
+                    self.pool.share(shelf, &connection, config.bounds());
                     Way::Http2 {
                         connection,
                         reused: false,

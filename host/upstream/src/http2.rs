@@ -20,7 +20,7 @@ use crate::error::{Failure, Lost, SendErrorKind, chain};
 use crate::head::{self, NoHead};
 use crate::message;
 use crate::metrics::OpenConnection;
-use crate::pool::Shelf;
+use crate::pool::{Age, Shelf};
 use crate::retry::{self, Loss};
 use crate::timer::Timer;
 use crate::upload::Upload;
@@ -40,11 +40,12 @@ const MAX_HEAD: u32 = 64 * 1024;
 pub(crate) struct Http2 {
     sender: http2::SendRequest<Body>,
     watch: Arc<Watch>,
+    pub(crate) age: Age,
 }
 
 impl Http2 {
     /// Speaks HTTP/2 over a socket.
-    pub(crate) async fn start<T>(io: T, open: OpenConnection) -> Result<Self, Failure>
+    pub(crate) async fn start<T>(io: T, open: OpenConnection, age: Age) -> Result<Self, Failure>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -64,7 +65,7 @@ impl Http2 {
                 tracing::debug!(error = %chain(&error), "a connection to an upstream broke");
             }
         });
-        Ok(Http2 { sender, watch })
+        Ok(Http2 { sender, watch, age })
     }
 
     /// Whether it can take no request any more.

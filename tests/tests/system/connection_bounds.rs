@@ -281,7 +281,7 @@ async fn without_descriptors_it_waits_and_goes_on_by_itself() {
     .await;
     let gateway = Setup::with_upstream("main", &upstream.url())
         .route("/*", "main", &[])
-        .files(64)
+        .beforehand("ulimit -n 64")
         .start()
         .await;
     gateway.logged(&["max-connections", "ulimit -n"]).await;

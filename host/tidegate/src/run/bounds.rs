@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::backoff::Told;
+use super::balance::Counted;
 use super::start::lock;
 use crate::config::checked::Server;
 
@@ -65,12 +66,13 @@ pub(crate) type Alive = mpsc::Sender<Infallible>;
 pub(crate) struct Placed<IO> {
     io: IO,
     _place: Place,
+    _counted: Option<Counted>,
     _alive: Alive,
 }
 
 /// A place among the open connections.
 #[derive(Debug)]
-struct Place {
+pub(crate) struct Place {
     bounds: Arc<Bounds>,
     /// Whose number it counts in.
     source: Option<IpAddr>,
@@ -173,23 +175,18 @@ impl Bounds {
         Duration::from_millis(self.handshake_millis.load(Ordering::Relaxed))
     }
 
-    /// Gives a peer's stream a place.
+    /// A place among the open connections for a peer.
     ///
     /// # Errors
-    /// There is none; the stream comes back with the bound that is met.
-    pub(crate) fn place<IO>(
-        self: &Arc<Self>,
-        io: IO,
-        peer: IpAddr,
-        alive: Alive,
-    ) -> Result<Placed<IO>, (IO, Refusal)> {
+    /// There is none: the bound that is met.
+    pub(crate) fn place(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Refusal> {
         let most = self.connections.load(Ordering::Relaxed);
         let mut place = Place {
             bounds: Arc::clone(self),
             source: None,
         };
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
-            return Err((io, Refusal::Connections));
+            return Err(Refusal::Connections);
         }
         let peer = peer.to_canonical();
         let of_source = self
@@ -202,16 +199,24 @@ impl Bounds {
             let mut sources = lock(&self.sources);
             let count = sources.entry(source).or_default();
             if *count >= of_source {
-                return Err((io, Refusal::Source));
+                return Err(Refusal::Source);
             }
             *count += 1;
             place.source = Some(source);
         }
-        Ok(Placed {
+        Ok(place)
+    }
+}
+
+impl<IO> Placed<IO> {
+    /// A stream that has a place, and may be counted against a worker.
+    pub(crate) fn new(io: IO, place: Place, counted: Option<Counted>, alive: Alive) -> Self {
+        Placed {
             io,
             _place: place,
+            _counted: counted,
             _alive: alive,
-        })
+        }
     }
 }
 
@@ -300,17 +305,16 @@ mod tests {
     }
 
     /// Which peers find a place, in their order, each staying.
-    fn places(bounds: &Arc<Bounds>, peers: &[&str]) -> (Vec<Placed<()>>, Vec<Option<Refusal>>) {
-        let (alive, _gone) = mpsc::channel(1);
+    fn places(bounds: &Arc<Bounds>, peers: &[&str]) -> (Vec<Place>, Vec<Option<Refusal>>) {
         let mut placed = Vec::new();
         let mut refused = Vec::new();
         for text in peers {
-            match bounds.place((), peer(text), alive.clone()) {
+            match bounds.place(peer(text)) {
                 Ok(place) => {
                     placed.push(place);
                     refused.push(None);
                 }
-                Err(((), refusal)) => refused.push(Some(refusal)),
+                Err(refusal) => refused.push(Some(refusal)),
             }
         }
         (placed, refused)

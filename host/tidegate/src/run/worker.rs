@@ -14,14 +14,18 @@ use rustls::ServerConfig;
 use tidegate_core::clock;
 use tidegate_gateway::{Drain, Shared, Snapshot, Worker};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::accept::{Door, DoorFigures};
+use super::accept::{Accepted, Door, DoorFigures};
+use super::balance::{self, Balance, Hands};
 use super::bounds::Bounds;
 
 /// Dropped by each worker when it has done what it was told.
 pub(crate) type Done = mpsc::Sender<Infallible>;
+
+/// How a worker shares connections with the others.
+type Shares = (Balance<Accepted>, Hands<Accepted>);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -66,7 +70,10 @@ impl Crew {
     ) -> io::Result<Self> {
         let (report, ended) = mpsc::unbounded_channel();
         let mut orders = Vec::with_capacity(count);
-        for id in 0..count {
+        for (id, shares) in balance::among(count, &shared.registry)
+            .into_iter()
+            .enumerate()
+        {
             let (order, commands) = mpsc::unbounded_channel();
             let (shared, bounds) = (Arc::clone(shared), Arc::clone(bounds));
             let end = End {
@@ -76,7 +83,7 @@ impl Crew {
             };
             thread::Builder::new()
                 .name(format!("worker-{id}"))
-                .spawn(move || run(id, shared, bounds, commands, end))?;
+                .spawn(move || run(id, shared, bounds, shares, commands, end))?;
             orders.push(order);
         }
         Ok(Crew { orders, ended })
@@ -156,6 +163,7 @@ fn run(
     id: usize,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    shares: Shares,
     commands: mpsc::UnboundedReceiver<Command>,
     mut end: End,
 ) {
@@ -165,7 +173,7 @@ fn run(
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
-            runtime.block_on(work(id, shared, bounds, commands));
+            runtime.block_on(work(id, shared, bounds, shares, commands));
             end.told = true;
             // What still runs is of no use to anyone, and must not hold up the end.
             runtime.shutdown_background();
@@ -179,6 +187,7 @@ async fn work(
     id: usize,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    (balance, hands): Shares,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let (trigger, drain) = Drain::new();
@@ -187,11 +196,14 @@ async fn work(
     let door = Rc::new(Door {
         worker: RefCell::new(Worker::new(id, shared)),
         bounds,
+        balance,
         drain,
         alive,
         figures,
         refusing: Cell::new(0),
     });
+    let (stop, stopped) = oneshot::channel();
+    let receiving = tokio::task::spawn_local(Rc::clone(&door).receive(hands, stopped));
     let mut older: Vec<Weak<Worker>> = Vec::new();
     let mut sockets: HashMap<u64, JoinHandle<()>> = HashMap::new();
     while let Some(command) = commands.recv().await {
@@ -227,6 +239,10 @@ async fn work(
     for accepting in sockets.into_values() {
         end(accepting).await;
     }
+    // What another worker handed over before it knew still is a connection like all others.
+    drop(stop);
+    // It ends when nothing is left; how is no news.
+    let _ = receiving.await;
     trigger.drain();
     // Every connection and every task at the door holds it until it is gone.
     drop(door);

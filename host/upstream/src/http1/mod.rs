@@ -21,7 +21,7 @@ use crate::error::{Failure, Lost, SendErrorKind};
 use crate::head::{self, NoHead};
 use crate::message;
 use crate::metrics::OpenConnection;
-use crate::pool::{Pool, Shelf};
+use crate::pool::{Age, Bounds, Pool, Shelf};
 use crate::retry::Loss;
 use crate::timer::Timer;
 use crate::upload::Upload;
@@ -37,6 +37,7 @@ pub(crate) use flow::{Flow, Frame, Io};
 pub(crate) struct Http1 {
     pub(crate) flow: Flow,
     pub(crate) timer: Timer,
+    pub(crate) age: Age,
     /// Whether it has served a request.
     pub(crate) reused: bool,
     open: OpenConnection,
@@ -52,18 +53,19 @@ pub(crate) struct Answered {
 
 impl Http1 {
     /// A connection that was just made.
-    pub(crate) fn new(io: Io, open: OpenConnection) -> Self {
+    pub(crate) fn new(io: Io, open: OpenConnection, age: Age) -> Self {
         Http1 {
             flow: Flow::new(io),
             timer: Timer::default(),
+            age,
             reused: false,
             open,
         }
     }
 
-    /// Whether it can take a request: nothing has come that nobody asked for, nor its end.
+    /// Whether it can take a request: it leads where it should, and nothing has come that nobody asked for, nor its end.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.flow.is_quiet()
+        !self.age.is_astray() && self.flow.is_quiet()
     }
 }
 
@@ -145,7 +147,7 @@ pub(crate) struct Lease {
     pool: Rc<Pool>,
     shelf: Rc<Shelf>,
     keep: usize,
-    keep_alive: Duration,
+    bounds: Bounds,
     /// Whether both sides keep the connection behind this request.
     keeps: bool,
 }
@@ -162,7 +164,7 @@ impl Lease {
             pool: pool.clone(),
             shelf: shelf.clone(),
             keep: config.idle_connections,
-            keep_alive: config.keep_alive,
+            bounds: config.bounds(),
             keeps: true,
         }
     }
@@ -175,7 +177,7 @@ impl Lease {
     /// The upstream says for how many seconds it keeps the connection: we let go of it a little sooner.
     pub(crate) fn shorten(&mut self, seconds: u64) {
         let sooner = Duration::from_secs(seconds.saturating_sub(1));
-        self.keep_alive = self.keep_alive.min(sooner);
+        self.bounds.keep_alive = self.bounds.keep_alive.min(sooner);
     }
 
     /// The response is read to its end: the connection may rest, unless something else of it is left.
@@ -186,7 +188,7 @@ impl Lease {
         {
             connection.reused = true;
             self.pool
-                .put(&self.shelf, connection, self.keep, self.keep_alive);
+                .put(&self.shelf, connection, self.keep, self.bounds);
         }
     }
 
