@@ -49,6 +49,9 @@ mod reload;
 /// Connections over workers.
 mod spread;
 
+/// Disks that are full and pipes without a reader.
+mod disk;
+
 /// How the proxy ends.
 mod drain;
 
