@@ -199,7 +199,7 @@ impl Setup {
             ""
         };
         format!(
-            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-limits.time = \"{FILTER_TIME}\"\n{}{}",
+            "[server]\n{listen}admin = \"127.0.0.1:0\"\nworkers = {}\nfilter-defaults.limits.time = \"{FILTER_TIME}\"\n{}{}",
             self.workers, self.server, self.rest
         )
     }
@@ -550,6 +550,13 @@ impl LogLine {
         self.json["fields"][name]
             .as_str()
             .or_else(|| self.json[name].as_str())
+    }
+
+    /// A field that is a number, wherever the format puts it.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.json["fields"][name]
+            .as_u64()
+            .or_else(|| self.json[name].as_u64())
     }
 
     /// Whether the message is this.

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Weak as ArcWeak};
 use std::time::Duration;
 
+use tidegate_core::clock;
 use tidegate_core::metrics::Registry;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -118,7 +119,7 @@ impl Shelf {
     /// An HTTP/1.1 connection that waits for a request.
     pub(crate) fn take(&self) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
+        let now = Instant::from_std(clock::turn());
         while let Some((mut connection, until)) = idle.pop_back() {
             if until > now && connection.is_quiet() {
                 return Some(connection);

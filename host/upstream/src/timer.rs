@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tidegate_core::clock;
 use tokio::time::{Instant, Sleep};
 
 /// A timer that costs nothing until something is waited for, and little after that: moving a running one to a later
@@ -34,7 +35,7 @@ impl Timer {
 
 /// The point in time after a while; a very long while is as good as for ever.
 pub(crate) fn after(duration: Duration) -> Instant {
-    later(Instant::now(), duration)
+    later(Instant::from_std(clock::turn()), duration)
 }
 
 /// The point in time so long after another.

@@ -136,6 +136,7 @@ fn route(
             .filter_map(|index| positions.get(*index).copied().flatten())
             .collect(),
         preserve_host: route.preserve_host,
+        server_timing: route.server_timing,
     })
 }
 

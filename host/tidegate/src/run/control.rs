@@ -255,7 +255,9 @@ impl Control {
         self.bounds.change_handshake(now.limits.handshake_timeout);
         for (key, changed) in [
             ("workers", now.workers != before.workers),
+            ("filter-pool", now.filter_pool != before.filter_pool),
             ("cache", now.cache != before.cache),
+            ("filter-pool", now.filter_pool != before.filter_pool),
         ] {
             if changed {
                 tracing::warn!("a changed `{key}` comes into force at the next start");
@@ -299,6 +301,7 @@ impl Control {
         self.teller.tell(report, &self.standing);
         if let Some(snapshot) = &report.snapshot {
             self.teller.hold(snapshot);
+            self.pages.hold(snapshot);
         }
         self.pages.set_plugins(&report.statuses);
         let admin = self

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use rustls::ServerConfig;
+use tidegate_core::clock;
 use tidegate_gateway::{Drain, Shared, Snapshot, Worker};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
@@ -168,6 +169,7 @@ fn run(
 ) {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_unpark(clock::next_turn)
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {

@@ -73,26 +73,25 @@ impl Http1 {
 pub(crate) async fn send(
     lease: &mut Lease,
     endpoint: &Endpoint,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     upload: Option<&Upload>,
     interim: Option<&dyn Interim>,
     limit: Duration,
 ) -> Result<Answered, Lost> {
-    if let Err(failure) = message::for_http1(&mut request, endpoint) {
-        return Err(Lost::new(failure, Loss::Final));
-    }
+    message::for_http1(request, endpoint).map_err(|failure| Lost::new(failure, Loss::Final))?;
     let Some(connection) = &mut lease.connection else {
         let failure = Failure::new(SendErrorKind::ResetBeforeHead, "the connection is gone");
-        return Err(Lost::unsent(failure, request));
+        return Err(Lost {
+            at_hand: true,
+            ..Lost::new(failure, Loss::Unsent)
+        });
     };
     let Http1 { flow, timer, .. } = &mut **connection;
-    if let Err(failure) = flow.begin(&mut request) {
-        return Err(Lost::new(failure, Loss::Final));
-    }
-    let method = request.method();
+    flow.begin(request)
+        .map_err(|failure| Lost::new(failure, Loss::Final))?;
     let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim));
     let ended = match head::wait(came, timer, upload, limit).await {
-        Ok(head) => match head.framing(method) {
+        Ok(head) => match head.framing(request.method()) {
             Ok(framing) => {
                 lease.keeps &= head.keeps_alive();
                 let mut response = Response::new(());
@@ -109,28 +108,35 @@ pub(crate) async fn send(
         Err(NoHead::TimedOut) => return Err(Lost::timed_out(limit)),
         Err(NoHead::Failed(ended)) => *ended,
     };
-    let unsent = flow.is_unsent();
-    let silent = flow.is_silent();
+    Err(lost(ended, flow, request, upload))
+}
+
+/// What a failure means for the request.
+fn lost(
+    ended: Ended,
+    flow: &mut Flow,
+    request: &mut Request<Body>,
+    upload: Option<&Upload>,
+) -> Lost {
     let (kind, detail) = match (upload.and_then(Upload::error), ended) {
-        (Some(error), _) => (SendErrorKind::RequestBody(error), String::new()),
-        (None, Ended::Body(error)) => (SendErrorKind::RequestBody(error), String::new()),
+        (Some(error), _) | (None, Ended::Body(error)) => {
+            (SendErrorKind::RequestBody(error), String::new())
+        }
         (None, Ended::Invalid(detail)) => (SendErrorKind::InvalidResponse, detail.to_owned()),
         (None, Ended::Io(detail)) => (SendErrorKind::ResetBeforeHead, detail),
     };
-    let lost = matches!(kind, SendErrorKind::ResetBeforeHead);
-    let failure = Failure::new(kind, detail);
-    if lost && unsent && flow.restore(&mut request) {
-        return Err(Lost::unsent(failure, request));
-    }
-    let loss = if lost && silent {
-        Loss::Silent
-    } else {
-        Loss::Final
+    let broke = matches!(kind, SendErrorKind::ResetBeforeHead);
+    let (unsent, silent) = (flow.is_unsent(), flow.is_silent());
+    let at_hand = flow.restore(request);
+    let loss = match broke {
+        true if unsent && at_hand => Loss::Unsent,
+        true if silent => Loss::Silent,
+        _ => Loss::Final,
     };
-    let mut lost = Lost::new(failure, loss);
-    // For the repetition that `retry` may allow.
-    lost.request = flow.restore(&mut request).then(|| Box::new(request));
-    Err(lost)
+    Lost {
+        at_hand,
+        ..Lost::new(Failure::new(kind, detail), loss)
+    }
 }
 
 /// A connection in use by one request. Dropped, it closes the connection: whoever gives up in the middle must neither leave

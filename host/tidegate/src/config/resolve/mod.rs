@@ -5,6 +5,7 @@ mod filters;
 mod listeners;
 mod on_route;
 mod pattern;
+mod policy;
 mod routes;
 mod server;
 mod tls;
