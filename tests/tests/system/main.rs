@@ -64,6 +64,9 @@ mod reload;
 /// Connections over workers.
 mod spread;
 
+/// Files under odd circumstances.
+mod odd_files;
+
 /// The process among others: signals, limits of the system, little or nothing that it may do.
 mod process;
 
