@@ -27,6 +27,8 @@ mod leave;
 mod marks;
 mod pattern;
 mod plan;
+#[doc(hidden)]
+pub mod probe;
 mod route;
 mod serve;
 mod settings;
