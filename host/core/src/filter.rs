@@ -12,6 +12,7 @@ use crate::error::FilterError;
 use crate::exchange::Exchange;
 use crate::phase::{Flow, Interests, Phase};
 use crate::services::HttpClient;
+use crate::usage::{Isolation, Usage};
 
 /// An exchange as the gateway and a filter's host functions share it, on one thread. Nobody holds a borrow
 /// across a call into a filter or across an `await`.
@@ -22,7 +23,12 @@ pub type SharedExchange = Rc<RefCell<Exchange>>;
 pub struct WorkerServices {
     /// Sends the guests' HTTP calls.
     pub http: Rc<dyn HttpClient>,
+    /// Lets the worker's other tasks, and what came from outside, have their turn.
+    pub give_way: GiveWay,
 }
+
+/// Makes a future that is done when everything else that is ready has had its turn.
+pub type GiveWay = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A filter that is compiled, linked and has accepted its configuration. Shared by all workers; dropping the
 /// last reference frees its code.
@@ -32,6 +38,16 @@ pub trait FilterModule: Debug + Send + Sync {
 
     /// What it is called for. The same for every instance.
     fn interests(&self) -> &Interests;
+
+    /// How exchanges share its instances.
+    fn isolation(&self) -> Isolation {
+        Isolation::default()
+    }
+
+    /// What its instances hold and have used, all workers together.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
 
     /// Makes this worker's filter, with at least one configured instance where instances are reused.
     ///

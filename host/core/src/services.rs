@@ -49,6 +49,10 @@ pub enum StoreError {
 /// Values by namespace and key, shared by all workers, each call one step. A time to live of `None` keeps a
 /// value until it is evicted.
 pub trait Store: Debug + Send + Sync {
+    /// Bounds what a namespace may hold, keys and bookkeeping counted. Of several bounds for one namespace the last
+    /// holds. What is over it is evicted from this namespace, and no other.
+    fn bound(&self, _namespace: &str, _bytes: u64) {}
+
     /// The value of a key that has not expired.
     fn get(&self, namespace: &str, key: &str) -> Result<Option<Bytes>, StoreError>;
 

@@ -10,6 +10,7 @@
 
 pub mod access_log;
 mod admit;
+mod alone;
 mod answer;
 mod call;
 mod chain;
@@ -21,6 +22,7 @@ mod forward;
 mod forwarded;
 mod guest_calls;
 mod h1_guard;
+mod h2_guard;
 mod head;
 mod journey;
 mod leave;
@@ -29,6 +31,7 @@ mod pattern;
 mod plan;
 #[doc(hidden)]
 pub mod probe;
+mod quarantine;
 mod route;
 mod serve;
 mod settings;
@@ -43,9 +46,11 @@ mod upload;
 mod whole;
 mod worker;
 
+pub use alone::{AloneError, alone};
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use quarantine::{Quarantine, QuarantineSettings, Quarantined};
 pub use route::{Conflict, RouteSpec};
 pub use settings::{Limits, Settings, Underscores};
 pub use snapshot::{Failure, FilterSlot, Snapshot};

@@ -11,6 +11,7 @@ mod plugins;
 #[doc(hidden)]
 pub mod probe;
 mod run;
+mod self_check;
 
 use std::process::ExitCode;
 

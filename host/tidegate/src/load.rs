@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use tidegate_core::filter::FilterModule;
 use tidegate_core::services::Services;
-use tidegate_wasm::{Allow, Compiled, Engine, Limits, LoadError, LoadOptions};
+use tidegate_wasm::{Allow, Compiled, Engine, EngineError, EngineOptions, LoadError, LoadOptions};
 
-use crate::config::checked::Filter;
+use crate::config::checked::{Filter, Server};
 use crate::plugins::{self, MAX_PLUGIN};
 
 /// Why a file is no filter that could be put into service. The file itself is named by the caller.
@@ -20,6 +20,18 @@ pub(crate) enum Fault {
     /// It is no filter, or can't be linked, or refused its configuration.
     #[error("{0}")]
     Load(#[from] LoadError),
+}
+
+/// Makes the engine that the configuration asks for.
+///
+/// # Errors
+/// See [`EngineError`].
+pub(crate) fn engine(server: &Server) -> Result<Engine, EngineError> {
+    Engine::new(EngineOptions {
+        cache: server.cache.clone(),
+        instances: server.filter_pool.instances,
+        stack: server.filter_pool.stack,
+    })
 }
 
 /// Reads and compiles a plugin. Heavy on the processor, unless it is in the cache.
@@ -49,13 +61,8 @@ pub(crate) fn load(
             store: filter.allow.store.clone(),
             env: filter.allow.env.clone(),
         },
-        limits: Limits {
-            memory: filter.limits.memory,
-            call: filter.limits.time,
-            configure: filter.limits.configure_time,
-            body: filter.limits.body,
-            instances: filter.limits.instances,
-        },
+        limits: filter.limits,
+        isolation: filter.isolation,
         services: services.clone(),
     };
     engine.load(compiled, options)

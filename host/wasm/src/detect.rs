@@ -23,6 +23,8 @@ pub(crate) struct Shape {
     pub(crate) imports: Vec<Item>,
     pub(crate) exports: Vec<Item>,
     pub(crate) memory: Memories,
+    /// Elements at the beginning of the tables that it defines, all together.
+    pub(crate) table: u64,
     pub(crate) manifest: Option<Manifest>,
 }
 
@@ -77,6 +79,7 @@ pub(crate) fn read(bytes: &[u8], bodies: bool) -> Result<Shape, LoadError> {
         imports,
         exports,
         memory: memories(&parts.memories, component).map_err(LoadError::NotAFilter)?,
+        table: parts.table,
         manifest,
     })
 }
@@ -168,6 +171,7 @@ struct Parts<'a> {
     component: bool,
     types: Types,
     memories: Vec<MemoryType>,
+    table: u64,
     manifest: Option<&'a [u8]>,
     /// Names of a component's own imports and exports.
     imports: Vec<&'a str>,
@@ -184,7 +188,7 @@ fn parse(bytes: &[u8], bodies: bool) -> Result<Parts<'_>, String> {
         .difference(WasmFeatures::GC_TYPES.union(WasmFeatures::EXCEPTIONS));
     let mut validator = Validator::new_with_features(features);
     let mut allocations = wasmparser::FuncValidatorAllocations::default();
-    let (mut memories, mut manifest) = (Vec::new(), None);
+    let (mut memories, mut table, mut manifest) = (Vec::new(), 0_u64, None);
     let (mut imports, mut exports) = (Vec::new(), Vec::new());
     let (mut depth, mut component, mut types) = (0_u32, false, None);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -199,6 +203,11 @@ fn parse(bytes: &[u8], bodies: bool) -> Result<Parts<'_>, String> {
             Payload::MemorySection(section) => {
                 for memory in section.clone() {
                     memories.push(memory.map_err(damaged)?);
+                }
+            }
+            Payload::TableSection(section) => {
+                for one in section.clone() {
+                    table = table.saturating_add(one.map_err(damaged)?.ty.initial);
                 }
             }
             Payload::CustomSection(section) if section.name() == manifest::SECTION => {
@@ -234,6 +243,7 @@ fn parse(bytes: &[u8], bodies: bool) -> Result<Parts<'_>, String> {
         component,
         types,
         memories,
+        table,
         manifest,
         imports,
         exports,

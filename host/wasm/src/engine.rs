@@ -8,12 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use tidegate_core::filter::FilterModule;
 use wasmtime::component::Component;
-use wasmtime::{Config, EngineWeak, Module};
+use wasmtime::{EngineWeak, Module};
 
 use crate::abi;
 use crate::cache::Cache;
@@ -21,25 +21,28 @@ use crate::detect::{self, Shape};
 use crate::error::{EngineError, LoadError};
 use crate::manifest::Manifest;
 use crate::options::LoadOptions;
-
-/// How often the guests' clock ticks. A call that is past its bound ends at the next tick.
-const TICK: Duration = Duration::from_millis(1);
-
-/// How many ticks a bound is. One is added, because the running tick has begun already.
-pub(crate) fn ticks(bound: Duration) -> u64 {
-    let ticks = bound.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(ticks)
-        .unwrap_or(u64::MAX / 2)
-        .min(u64::MAX / 2)
-        + 1
-}
+use crate::time::TICK;
 
 /// Settings of an [`Engine`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EngineOptions {
     /// The folder of the compile cache, made if it is missing; none: no cache. Nobody else may be able to write
     /// into it: it holds code that runs in this process.
     pub cache: Option<PathBuf>,
+    /// The most instances of all filters and workers together. Address space is reserved for them, memory is not.
+    pub instances: u32,
+    /// Bytes of stack that a guest's call may use.
+    pub stack: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            cache: None,
+            instances: 1000,
+            stack: 512 * 1024,
+        }
+    }
 }
 
 /// Compiles and loads filters. Cheap to clone; all clones are one engine.
@@ -77,12 +80,7 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .concurrency_support(false)
-            .wasm_memory64(false);
-        let runtime = wasmtime::Engine::new(&config)
+        let runtime = crate::pool::runtime(options.instances, options.stack)
             .map_err(|error| EngineError::Runtime(format!("{error:#}")))?;
         let weak = runtime.weak();
         thread::Builder::new()
@@ -205,12 +203,21 @@ impl Engine {
     }
 }
 
-/// Counts time until nobody needs it any more.
+/// Counts time until nobody needs it any more. A thread that was woken late makes up for what it missed, so that
+/// ticks stay as long as they should be on a busy machine too.
 fn tick(engine: &EngineWeak) {
+    let began = Instant::now();
+    let mut ticks = 0;
     while let Some(engine) = engine.upgrade() {
-        engine.increment_epoch();
+        let due = began.elapsed().as_nanos() / TICK.as_nanos();
+        // After a machine slept, there is nothing to make up for.
+        for _ in 0..due.saturating_sub(ticks).min(100) {
+            engine.increment_epoch();
+        }
+        ticks = due;
         drop(engine);
-        thread::sleep(TICK);
+        let next = TICK.saturating_mul(u32::try_from(ticks + 1).unwrap_or(u32::MAX));
+        thread::sleep(next.saturating_sub(began.elapsed()).max(TICK / 4));
     }
 }
 
@@ -292,6 +299,7 @@ mod tests {
     fn engine(cache: &std::path::Path) -> Engine {
         Engine::new(EngineOptions {
             cache: Some(cache.to_owned()),
+            ..EngineOptions::default()
         })
         .unwrap()
     }
@@ -383,13 +391,5 @@ mod tests {
         while weak.upgrade().is_some() {
             thread::yield_now();
         }
-    }
-
-    #[test]
-    fn bounds_are_rounded_up_to_ticks() {
-        assert_eq!(ticks(Duration::ZERO), 1);
-        assert_eq!(ticks(Duration::from_micros(1)), 2);
-        assert_eq!(ticks(Duration::from_millis(20)), 21);
-        assert!(ticks(Duration::MAX) < u64::MAX / 2 + 2);
     }
 }

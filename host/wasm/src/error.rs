@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use tidegate_core::error::Fault;
+use tidegate_core::error::{Fault, Limit};
 use tidegate_core::phase::Phase;
 
 /// The process can't run wasm.
@@ -91,17 +91,31 @@ pub enum LoadError {
         /// The line that grants it.
         line: String,
     },
-    /// It needs more memory to start than it may have.
+    /// It begins with more than it may have.
     #[error(
-        "filter `{filter}` starts with {needed} bytes of memory and may have {limit}; raise its memory limit"
+        "filter `{filter}` begins with {needed} {} and may have {bound}; raise `limits.{limit}` of [filter.{}]",
+        match limit { Limit::Memory => "bytes of memory", _ => "table elements" },
+        toml_key(filter)
     )]
-    Memory {
+    TooLarge {
         /// The filter's name in the configuration.
         filter: Arc<str>,
-        /// Bytes that it begins with.
+        /// Which bound: memory or table.
+        limit: Limit,
+        /// What it begins with.
         needed: u64,
-        /// Bytes that it may have.
-        limit: u64,
+        /// What it may have.
+        bound: u64,
+    },
+    /// Its exchanges are to share an instance, which they can't.
+    #[error(
+        "filter `{filter}` makes HTTP calls, so an exchange would wait for another one's: `isolation` of [filter.{}] \
+         must be \"exclusive\" or \"fresh\"",
+        toml_key(filter)
+    )]
+    Isolation {
+        /// The filter's name in the configuration.
+        filter: Arc<str>,
     },
     /// It refused its configuration.
     #[error("filter `{filter}` refused its configuration: {message}")]

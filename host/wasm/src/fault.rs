@@ -2,10 +2,9 @@
 //! author can use.
 
 use std::fmt;
-use std::time::Duration;
 
-use tidegate_core::error::Fault;
-use wasmtime::{Trap, WasmBacktrace};
+use tidegate_core::error::{Fault, Limit, Overrun};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 /// What a guest did against the contract, noticed while translating for it. Raised as a trap.
 #[derive(Debug)]
@@ -30,16 +29,28 @@ pub(crate) fn breach(what: impl Into<String>) -> wasmtime::Error {
     wasmtime::Error::new(Breach::new(what))
 }
 
-/// What an error of a guest's call is. `limit` is the bound that the call had; `memory`, the memory bound if the
-/// guest ran into it.
-pub(crate) fn of_call(error: &wasmtime::Error, limit: Duration, memory: Option<usize>) -> Fault {
+/// A limit that was gone over, noticed in the middle of a call. Raised as a trap.
+#[derive(Debug)]
+pub(crate) struct Over(pub(crate) Overrun);
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Over {}
+
+/// What an error of a guest's call is. `refused` is what was not granted to it during the call, `stack` the bound of
+/// its stack.
+pub(crate) fn of_call(error: &wasmtime::Error, refused: Option<Overrun>, stack: u64) -> Fault {
     if let Some(breach) = error.downcast_ref::<Breach>() {
         return Fault::Contract(breach.to_string());
     }
-    let trap = error.downcast_ref::<Trap>();
-    if trap == Some(&Trap::Interrupt) {
-        return Fault::TimedOut { limit };
+    if let Some(Over(over)) = error.downcast_ref::<Over>() {
+        return Fault::Over(over.clone());
     }
+    let trap = error.downcast_ref::<Trap>();
     let mut reason = match trap {
         Some(trap) => {
             let text = trap.to_string();
@@ -52,20 +63,50 @@ pub(crate) fn of_call(error: &wasmtime::Error, limit: Duration, memory: Option<u
         reason.push_str(&name);
         reason.push('`');
     }
-    if let Some(bytes) = memory {
-        reason.push_str(&format!(
-            "; it had reached its memory limit of {bytes} bytes"
-        ));
+    let over = match trap {
+        Some(Trap::StackOverflow) => Some(Overrun {
+            limit: Limit::Stack,
+            bound: stack,
+            value: stack,
+            trap: String::new(),
+        }),
+        _ => refused,
+    };
+    match over {
+        Some(over) => Fault::Over(Overrun {
+            trap: reason,
+            ..over
+        }),
+        None => Fault::Trap(reason),
     }
-    Fault::Trap(reason)
 }
 
 /// What an error while making an instance is.
-pub(crate) fn of_making(error: &wasmtime::Error, limit: Duration, memory: Option<usize>) -> Fault {
-    match of_call(error, limit, memory) {
+pub(crate) fn of_making(
+    error: &wasmtime::Error,
+    refused: Option<Overrun>,
+    stack: u64,
+    engine: &wasmtime::Engine,
+) -> Fault {
+    if error.is::<PoolConcurrencyLimitError>() {
+        let bound = slots(engine);
+        return Fault::Over(Overrun {
+            limit: Limit::Instances,
+            bound,
+            value: bound + 1,
+            trap: String::new(),
+        });
+    }
+    match of_call(error, refused, stack) {
         Fault::Trap(reason) if !error.is::<Trap>() => Fault::Instantiate(reason),
         fault => fault,
     }
+}
+
+/// How many instances the process has room for.
+fn slots(engine: &wasmtime::Engine) -> u64 {
+    let pool = engine.get_pooling_config();
+    pool.map_or(0, |pool| u64::from(pool.get_total_memories()))
 }
 
 /// The innermost frame that has a name, cut to a length fit for a log line.

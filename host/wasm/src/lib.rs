@@ -15,7 +15,10 @@ mod fault;
 mod inspect;
 mod limits;
 mod manifest;
+mod meter;
 mod options;
+mod pool;
+mod time;
 
 pub use engine::{Compiled, Engine, EngineOptions, Kind};
 pub use error::{EngineError, LoadError};

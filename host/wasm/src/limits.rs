@@ -1,15 +1,20 @@
-//! How much an instance may grow. Bounds come from the operator; this module only keeps count.
+//! How much an instance may grow. Bounds come from the operator; this module only keeps count, and remembers the
+//! last thing that it refused.
 
+use std::sync::Arc;
+
+use tidegate_core::error::{Limit, Overrun};
 use wasmtime::ResourceLimiter;
 
-/// Entries of all tables of one instance together, 8 to 16 bytes each.
-const MAX_TABLE_ENTRIES: usize = 100_000;
+use crate::meter::{Meter, Share};
+use crate::options::Limits;
+
 /// Core instances inside of one component.
-const MAX_INSTANCES: usize = 64;
+pub(crate) const MAX_INSTANCES: usize = 64;
 /// Memories inside of one component.
-const MAX_MEMORIES: usize = 16;
+pub(crate) const MAX_MEMORIES: usize = 16;
 /// Tables of one instance.
-const MAX_TABLES: usize = 64;
+pub(crate) const MAX_TABLES: usize = 64;
 
 /// Counts what an instance holds and says no beyond its bounds.
 #[derive(Debug)]
@@ -17,22 +22,47 @@ pub(crate) struct Growth {
     memory: usize,
     memory_limit: usize,
     table: usize,
-    refused: bool,
+    table_limit: usize,
+    refused: Option<(Limit, usize)>,
+    pub(crate) share: Share,
 }
 
 impl Growth {
-    pub(crate) fn new(memory_limit: usize) -> Self {
+    pub(crate) fn new(limits: &Limits, meter: Arc<Meter>) -> Self {
         Growth {
             memory: 0,
-            memory_limit,
+            memory_limit: limits.memory,
             table: 0,
-            refused: false,
+            table_limit: limits.table as usize,
+            refused: None,
+            share: Share::new(meter),
         }
     }
 
-    /// The memory bound in bytes, if the guest ever ran into it: a likely cause of what went wrong later.
-    pub(crate) fn hit(&self) -> Option<usize> {
-        self.refused.then_some(self.memory_limit)
+    /// Bytes of linear memory that it holds.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Forgets what was refused: another call begins.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.refused = None;
+    }
+
+    /// What was refused since [`Growth::begin`], if anything was: a likely cause of what went wrong later.
+    pub(crate) fn refused(&self) -> Option<Overrun> {
+        let (limit, value) = self.refused?;
+        let bound = match limit {
+            Limit::Table => self.table_limit,
+            _ => self.memory_limit,
+        };
+        Some(Overrun {
+            limit,
+            bound: bound as u64,
+            value: value as u64,
+            trap: String::new(),
+        })
     }
 }
 
@@ -43,12 +73,14 @@ impl ResourceLimiter for Growth {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let after = self.memory.saturating_add(desired.saturating_sub(current));
+        let more = desired.saturating_sub(current);
+        let after = self.memory.saturating_add(more);
         if after > self.memory_limit {
-            self.refused = true;
+            self.refused = Some((Limit::Memory, after));
             return Ok(false);
         }
         self.memory = after;
+        self.share.grew(more as u64);
         Ok(true)
     }
 
@@ -59,7 +91,8 @@ impl ResourceLimiter for Growth {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         let after = self.table.saturating_add(desired.saturating_sub(current));
-        if after > MAX_TABLE_ENTRIES {
+        if after > self.table_limit {
+            self.refused = Some((Limit::Table, after));
             return Ok(false);
         }
         self.table = after;
@@ -83,20 +116,38 @@ impl ResourceLimiter for Growth {
 mod tests {
     use super::*;
 
+    fn growth() -> Growth {
+        let limits = Limits {
+            memory: 100,
+            table: 10,
+            ..Limits::default()
+        };
+        Growth::new(&limits, Arc::default())
+    }
+
+    fn refused(growth: &Growth) -> Option<(Limit, u64, u64)> {
+        let over = growth.refused()?;
+        Some((over.limit, over.bound, over.value))
+    }
+
     #[test]
     fn all_memories_share_one_bound() {
-        let mut growth = Growth::new(100);
+        let mut growth = growth();
         assert!(growth.memory_growing(0, 60, None).unwrap());
         assert!(growth.memory_growing(0, 40, None).unwrap());
-        assert_eq!(growth.hit(), None);
+        assert_eq!(refused(&growth), None);
         assert!(!growth.memory_growing(40, 41, None).unwrap());
-        assert_eq!(growth.hit(), Some(100));
+        assert_eq!(refused(&growth), Some((Limit::Memory, 100, 101)));
+        assert_eq!(growth.memory(), 100);
+        growth.begin();
+        assert_eq!(refused(&growth), None);
     }
 
     #[test]
     fn tables_are_bounded() {
-        let mut growth = Growth::new(0);
-        assert!(growth.table_growing(0, MAX_TABLE_ENTRIES, None).unwrap());
+        let mut growth = growth();
+        assert!(growth.table_growing(0, 10, None).unwrap());
         assert!(!growth.table_growing(0, 1, None).unwrap());
+        assert_eq!(refused(&growth), Some((Limit::Table, 10, 11)));
     }
 }

@@ -292,7 +292,7 @@ async fn a_filter_that_can_not_be_used_is_told_with_its_own_words() {
     ] {
         let setup = Setup::with_upstream("main", "http://127.0.0.1:9000")
             .filter("bad", bytes)
-            .server("filter-limits.configure-time = \"200ms\"")
+            .server("filter-defaults.limits.configure-time = \"200ms\"")
             .route("/*", "main", &["bad"]);
         let checked = setup.check().await;
         let said = checked.said();

@@ -1,6 +1,8 @@
 //! The configuration in force as it may be shown to whoever looks at the admin pages: complete, but without secrets.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tidegate_core::usage::Isolation;
 
 use super::checked::{
     AccessFormat, Checked, Failure, Filter, Route, Server, Underscores, Upstream,
@@ -43,13 +45,17 @@ fn server(server: &Server) -> Value {
         "listen": server.listen,
         "tls": server.tls.iter().map(|listener| json!({
             "listen": listener.listen,
-            "certificates": listener.identities.iter().map(|it| &it.certificate).collect::<Vec<_>>(),
+            "certificates": listener.identities.iter().map(|it| json!({
+                "file": it.certificate,
+                "expires": it.expires.and_then(|expires| Timestamp::from_second(expires).ok()).map(|it| it.to_string()),
+            })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "admin": server.admin,
         "workers": server.workers,
         "plugins": server.plugins,
         "cache": server.cache,
         "drain-timeout": Time(server.drain_timeout),
+        "dns-refresh": Time(server.dns_refresh),
         "trusted-proxies": server.trusted_proxies,
         "access-log": server.access_log.as_ref().map(|log| json!({
             "format": match log.format { AccessFormat::Text => "text", AccessFormat::Json => "json" },
@@ -77,6 +83,10 @@ fn server(server: &Server) -> Value {
             "max-connections": limits.max_connections,
             "max-concurrent-streams": limits.max_concurrent_streams,
         },
+        "filter-pool": {
+            "instances": server.filter_pool.instances,
+            "stack": Size(server.filter_pool.stack as u64),
+        },
     })
 }
 
@@ -89,6 +99,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "idle-timeout": Time(upstream.idle_timeout),
         "idle-connections": upstream.idle_connections,
         "keep-alive": Time(upstream.keep_alive),
+        "max-age": Time(upstream.max_age),
         "tls": {
             "own-authorities": upstream.tls.authorities.as_ref().map(Vec::len),
             "server-name": upstream.tls.server_name,
@@ -124,6 +135,7 @@ fn route(route: &Route, checked: &Checked) -> Value {
         "upstream": route.upstream.and_then(|index| checked.upstreams.get(index)).map(|it| &*it.name),
         "filters": filters,
         "preserve-host": route.preserve_host,
+        "server-timing": route.server_timing,
     })
 }
 
@@ -139,13 +151,33 @@ fn filter(filter: &Filter) -> Value {
         "config": config,
         "failure": match filter.failure { Failure::Closed => "closed", Failure::Open => "open" },
         "allow": { "http": filter.allow.http, "store": filter.allow.store, "env": env },
+        "isolation": filter.isolation.map(Isolation::name),
         "limits": {
             "memory": Size(filter.limits.memory as u64),
+            "table": filter.limits.table,
             "time": Time(filter.limits.time),
+            "wall-time": Time(filter.limits.wall_time),
             "configure-time": Time(filter.limits.configure_time),
+            "configure-wall-time": Time(filter.limits.configure_wall_time),
             "body": Size(u64::from(filter.limits.body)),
             "instances": filter.limits.instances,
+            "calls": filter.limits.calls,
+            "calls-at-once": filter.limits.calls_at_once,
+            "log-rate": filter.limits.log_rate,
+            "series": filter.limits.series,
+            "store": Size(filter.limits.store),
         },
+        "quarantine": filter.quarantine.map(|it| json!({
+            "failures": it.failures,
+            "window": Time(it.window),
+            "first": Time(it.first),
+            "longest": Time(it.longest),
+        })),
+        "self-check": filter.self_check.as_ref().map(|it| json!({
+            "method": it.method.as_str(),
+            "path": it.target.path(),
+            "expect": { "status": it.status.as_u16() },
+        })),
         "used": filter.used,
         "fault": filter.fault,
     })

@@ -54,6 +54,10 @@ pub(crate) struct Server {
     pub(crate) cache: Option<String>,
     /// How long running exchanges may take to end after SIGTERM or SIGINT. At most 1 day; 0 ends them at once.
     pub(crate) drain_timeout: Time,
+    /// How often the names in endpoints are asked for again, in the background. New addresses are used for the next
+    /// connection, and connections to addresses that went are given up; while there is no good answer, the last one
+    /// stays in use. How long an answer is said to hold (its TTL) does not count. From 1 s to 1 day.
+    pub(crate) dns_refresh: Time,
     /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
     /// Those of any other peer are replaced.
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
@@ -76,8 +80,10 @@ pub(crate) struct Server {
     pub(crate) tls: Vec<Tls>,
     /// Bounds on what clients may do.
     pub(crate) limits: Limits,
-    /// Bounds that hold for every filter which has none of its own.
-    pub(crate) filter_limits: FilterLimits,
+    /// What holds for every filter that does not say otherwise.
+    pub(crate) filter_defaults: FilterDefaults,
+    /// The room that all filters' instances share. A change needs a restart.
+    pub(crate) filter_pool: FilterPool,
 }
 
 /// One certificate on some addresses.
@@ -185,6 +191,9 @@ pub(crate) struct Upstream {
     /// How long an idle connection is kept. Best below the endpoint's own time-out.
     #[serde(default = "Upstream::keep_alive")]
     pub(crate) keep_alive: Time,
+    /// How long a connection is used for further requests after it was made, whether it rests in between or not.
+    #[serde(default = "Upstream::max_age")]
+    pub(crate) max_age: Time,
     /// How the certificates of `https` endpoints are checked.
     #[serde(default)]
     pub(crate) tls: UpstreamTls,
@@ -227,6 +236,9 @@ pub(crate) struct Route {
     pub(crate) filters: Vec<FilterUse>,
     /// Whether the upstream sees the Host that the client sent, or that of its own endpoint.
     pub(crate) preserve_host: bool,
+    /// Whether a response has a field `Server-Timing` that tells how many milliseconds the filters took up to its head,
+    /// and how many the upstream took to its head. It tells clients something of what stands behind.
+    pub(crate) server_timing: bool,
 }
 
 /// A filter on a route.
@@ -267,11 +279,178 @@ pub(crate) struct Filter {
     #[schemars(schema_with = "config_schema")]
     pub(crate) config: Option<Value>,
     /// What happens to a request when the filter fails: `closed` answers with an error, `open` goes on without it.
-    pub(crate) failure: Failure,
+    /// Default: that of `[server.filter-defaults]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<Failure>,
+    /// How requests share the filter's instances. Default: that of `[server.filter-defaults]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) isolation: Option<Isolation>,
     /// What the filter may reach outside. Default: nothing.
     pub(crate) allow: Allow,
-    /// Bounds for the filter, in place of those of `[server.filter-limits]`.
+    /// Bounds for the filter, in place of those of `[server.filter-defaults]`.
     pub(crate) limits: FilterLimitsChange,
+    /// When the filter is taken out of service because it fails again and again, and for how long.
+    pub(crate) quarantine: QuarantineChange,
+    /// A request that a new version must answer as expected before it takes traffic. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) self_check: Option<SelfCheck>,
+}
+
+/// When a filter is taken out of service because it fails again and again, and for how long. Meanwhile its policy
+/// (`failure`) answers for it at once; at the end of each period, one request is let in and decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Quarantine {
+    /// So many failed requests take it out: within `window` when they are at least half of its requests, or one after
+    /// the other without one that goes well, however long that takes. 0: never.
+    #[schemars(range(max = 1000))]
+    pub(crate) failures: u32,
+    /// See `failures`. From 1 ms to 1 hour.
+    pub(crate) window: Time,
+    /// How long it is out at first; each time that it fails again, twice as long, and up to a tenth more by chance. From
+    /// 1 ms to 1 day.
+    pub(crate) first: Time,
+    /// The longest that it is out. From 1 ms to 1 day, and no less than `first`.
+    pub(crate) longest: Time,
+}
+
+/// When a filter is taken out of service; what is not given is that of `[server.filter-defaults]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct QuarantineChange {
+    /// So many failed requests take it out: within `window` when they are at least half of its requests, or one after
+    /// the other without one that goes well, however long that takes. 0: never.
+    #[schemars(range(max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failures: Option<u32>,
+    /// See `failures`. From 1 ms to 1 hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Time>,
+    /// How long it is out at first; each time that it fails again, twice as long, and up to a tenth more by chance. From
+    /// 1 ms to 1 day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<Time>,
+    /// The longest that it is out. From 1 ms to 1 day, and no less than `first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) longest: Option<Time>,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Quarantine {
+            failures: 20,
+            window: Time::secs(10),
+            first: Time::secs(1),
+            longest: Time::secs(60),
+        }
+    }
+}
+
+impl Quarantine {
+    /// This one with another filter's changes.
+    pub(crate) fn changed(self, change: QuarantineChange) -> Quarantine {
+        Quarantine {
+            failures: change.failures.unwrap_or(self.failures),
+            window: change.window.unwrap_or(self.window),
+            first: change.first.unwrap_or(self.first),
+            longest: change.longest.unwrap_or(self.longest),
+        }
+    }
+}
+
+impl QuarantineChange {
+    /// What is given here, else what is given there.
+    pub(crate) fn or(self, other: QuarantineChange) -> QuarantineChange {
+        QuarantineChange {
+            failures: self.failures.or(other.failures),
+            window: self.window.or(other.window),
+            first: self.first.or(other.first),
+            longest: self.longest.or(other.longest),
+        }
+    }
+}
+
+/// A request that a new version must answer as expected before it takes traffic. It passes this filter only, off the
+/// workers; what the filter lets through is answered with an empty 200. The store is empty, limits are never reached,
+/// no upstream is called, and nothing of it is left behind. It may take 5 seconds.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SelfCheck {
+    /// The method.
+    #[serde(default = "SelfCheck::method")]
+    pub(crate) method: String,
+    /// Path and query.
+    #[serde(default = "SelfCheck::path")]
+    #[schemars(extend("examples" = ["/v1/users?page=2"]))]
+    pub(crate) path: String,
+    /// Header fields; `host` is `localhost` unless it is here. Default: no other ones.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The body. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<String>,
+    /// What the answer must be.
+    pub(crate) expect: Expect,
+}
+
+/// What the answer to a self-check must be.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Expect {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599))]
+    pub(crate) status: u16,
+    /// Header fields that it must have, with exactly this value. Default: none.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl SelfCheck {
+    fn method() -> String {
+        "GET".to_owned()
+    }
+
+    fn path() -> String {
+        "/".to_owned()
+    }
+}
+
+/// What holds for every filter that does not say otherwise.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FilterDefaults {
+    /// What happens to a request when a filter fails: `closed` answers with an error, `open` goes on without it.
+    pub(crate) failure: Failure,
+    /// How requests share a filter's instances: `shared`, one instance of a worker serves all; `exclusive`, one request
+    /// at a time; `fresh`, one request and no other. Default: `exclusive` for filters that make HTTP calls or may run
+    /// for more than 50 ms, which can't be `shared`; `shared` for all others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) isolation: Option<Isolation>,
+    /// Bounds. Each over-run is logged and counted; what it leads to stands in limits.md.
+    pub(crate) limits: FilterLimits,
+    /// When a filter is taken out of service because it fails again and again, and for how long.
+    pub(crate) quarantine: Quarantine,
+}
+
+/// The room that all filters' instances share.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct FilterPool {
+    /// Instances of all filters and workers at the same time. 4 GiB of address space are reserved for each, and no
+    /// memory.
+    #[schemars(range(min = 16, max = 20_000))]
+    pub(crate) instances: u32,
+    /// Stack of one call. From 64KiB to 1MiB.
+    pub(crate) stack: Size,
+}
+
+/// How requests share a filter's instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Isolation {
+    Shared,
+    Exclusive,
+    Fresh,
 }
 
 /// What happens to a request when a filter fails.
@@ -301,37 +480,91 @@ pub(crate) struct Allow {
 pub(crate) struct FilterLimits {
     /// Memory of one instance. From 64KiB to 4GiB.
     pub(crate) memory: Size,
-    /// How long one call may run. From 1 ms to 1 minute.
+    /// Elements of the tables of one instance.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(crate) table: u32,
+    /// Processor time of one call. From 1 ms to 1 minute.
     pub(crate) time: Time,
-    /// How long its start and the reading of its configuration may take. From 1 ms to 5 minutes.
+    /// Time of one call by the clock, for a machine that has no processor time to give. From 1 ms to 10 minutes.
+    /// Default: ten times `time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wall_time: Option<Time>,
+    /// Processor time of its start and the reading of its configuration. From 1 ms to 5 minutes.
     pub(crate) configure_time: Time,
-    /// Bytes of a body that may be collected for it. Up to 1GiB.
+    /// The same by the clock. From 1 ms to 30 minutes. Default: five times `configure-time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) configure_wall_time: Option<Time>,
+    /// Bytes of a body that are collected for it, and that it may make in one go. Up to 1GiB.
     pub(crate) body: Size,
-    /// Instances of one worker at the same time. More than one are made only of a filter that can wait.
+    /// Instances that are at work on one worker at the same time, where requests do not share one.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) instances: u32,
+    /// HTTP calls of one request.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(crate) calls: u32,
+    /// HTTP calls that wait at the same time, on all workers together.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(crate) calls_at_once: u32,
+    /// Lines that it may log a second, on all workers together.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(crate) log_rate: u32,
+    /// Series of its own figures.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub(crate) series: u32,
+    /// Bytes that each of its namespaces of the store may hold. From 4MiB to 1TiB.
+    pub(crate) store: Size,
 }
 
-/// Bounds of one filter; those that are not given are those of `[server.filter-limits]`.
+/// Bounds of one filter; those that are not given are those of `[server.filter-defaults]`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct FilterLimitsChange {
     /// Memory of one instance. From 64KiB to 4GiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) memory: Option<Size>,
-    /// How long one call may run. From 1 ms to 1 minute.
+    /// Elements of the tables of one instance.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<u32>,
+    /// Processor time of one call. From 1 ms to 1 minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) time: Option<Time>,
-    /// How long its start and the reading of its configuration may take. From 1 ms to 5 minutes.
+    /// Time of one call by the clock, for a machine that has no processor time to give. From 1 ms to 10 minutes.
+    /// Default: ten times `time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) wall_time: Option<Time>,
+    /// Processor time of its start and the reading of its configuration. From 1 ms to 5 minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) configure_time: Option<Time>,
-    /// Bytes of a body that may be collected for it. Up to 1GiB.
+    /// The same by the clock. From 1 ms to 30 minutes. Default: five times `configure-time`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) configure_wall_time: Option<Time>,
+    /// Bytes of a body that are collected for it, and that it may make in one go. Up to 1GiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) body: Option<Size>,
-    /// Instances of one worker at the same time. More than one are made only of a filter that can wait.
+    /// Instances that are at work on one worker at the same time, where requests do not share one.
     #[schemars(range(min = 1, max = 100_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) instances: Option<u32>,
+    /// HTTP calls of one request.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) calls: Option<u32>,
+    /// HTTP calls that wait at the same time, on all workers together.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) calls_at_once: Option<u32>,
+    /// Lines that it may log a second, on all workers together.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) log_rate: Option<u32>,
+    /// Series of its own figures.
+    #[schemars(range(min = 0, max = 100_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) series: Option<u32>,
+    /// Bytes that each of its namespaces of the store may hold. From 4MiB to 1TiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<Size>,
 }
 
 /// `config` is a table or a string.
@@ -348,6 +581,7 @@ impl Default for Server {
             plugins: None,
             cache: None,
             drain_timeout: Time::secs(30),
+            dns_refresh: Time::secs(5),
             trusted_proxies: Vec::new(),
             access_log: None,
             underscores: Underscores::Drop,
@@ -355,7 +589,8 @@ impl Default for Server {
             via: None,
             tls: Vec::new(),
             limits: Limits::default(),
-            filter_limits: FilterLimits::default(),
+            filter_defaults: FilterDefaults::default(),
+            filter_pool: FilterPool::default(),
         }
     }
 }
@@ -396,6 +631,7 @@ impl Upstream {
             idle_timeout: Self::idle_timeout(),
             idle_connections: Self::idle_connections(),
             keep_alive: Self::keep_alive(),
+            max_age: Self::max_age(),
             tls: UpstreamTls::default(),
         }
     }
@@ -419,6 +655,10 @@ impl Upstream {
     fn keep_alive() -> Time {
         Time::secs(55)
     }
+
+    fn max_age() -> Time {
+        Time::secs(3600)
+    }
 }
 
 impl Default for Route {
@@ -432,6 +672,16 @@ impl Default for Route {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
+        }
+    }
+}
+
+impl Default for FilterPool {
+    fn default() -> Self {
+        FilterPool {
+            instances: 1000,
+            stack: Size(512 << 10),
         }
     }
 }
@@ -440,10 +690,18 @@ impl Default for FilterLimits {
     fn default() -> Self {
         FilterLimits {
             memory: Size(64 << 20),
+            table: 100_000,
             time: Time::millis(20),
+            wall_time: None,
             configure_time: Time::secs(2),
+            configure_wall_time: None,
             body: Size(1 << 20),
             instances: 256,
+            calls: 100,
+            calls_at_once: 1000,
+            log_rate: 100,
+            series: 100,
+            store: Size(8 << 20),
         }
     }
 }
@@ -453,10 +711,39 @@ impl FilterLimits {
     pub(crate) fn changed(self, change: FilterLimitsChange) -> FilterLimits {
         FilterLimits {
             memory: change.memory.unwrap_or(self.memory),
+            table: change.table.unwrap_or(self.table),
             time: change.time.unwrap_or(self.time),
+            wall_time: change.wall_time.or(self.wall_time),
             configure_time: change.configure_time.unwrap_or(self.configure_time),
+            configure_wall_time: change.configure_wall_time.or(self.configure_wall_time),
             body: change.body.unwrap_or(self.body),
             instances: change.instances.unwrap_or(self.instances),
+            calls: change.calls.unwrap_or(self.calls),
+            calls_at_once: change.calls_at_once.unwrap_or(self.calls_at_once),
+            log_rate: change.log_rate.unwrap_or(self.log_rate),
+            series: change.series.unwrap_or(self.series),
+            store: change.store.unwrap_or(self.store),
+        }
+    }
+}
+
+impl FilterLimitsChange {
+    /// These changes, and where there is none, another's.
+    pub(crate) fn or(self, other: FilterLimitsChange) -> FilterLimitsChange {
+        FilterLimitsChange {
+            memory: self.memory.or(other.memory),
+            table: self.table.or(other.table),
+            time: self.time.or(other.time),
+            wall_time: self.wall_time.or(other.wall_time),
+            configure_time: self.configure_time.or(other.configure_time),
+            configure_wall_time: self.configure_wall_time.or(other.configure_wall_time),
+            body: self.body.or(other.body),
+            instances: self.instances.or(other.instances),
+            calls: self.calls.or(other.calls),
+            calls_at_once: self.calls_at_once.or(other.calls_at_once),
+            log_rate: self.log_rate.or(other.log_rate),
+            series: self.series.or(other.series),
+            store: self.store.or(other.store),
         }
     }
 }

@@ -12,7 +12,7 @@ use tidegate_core::services::Services;
 use tidegate_gateway::Shared;
 use tidegate_gateway::access_log::{AccessLog, Format};
 use tidegate_gateway::state::{MemoryStore, TokenBuckets};
-use tidegate_wasm::{Engine, EngineError, EngineOptions};
+use tidegate_wasm::EngineError;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::bounds::Bounds;
@@ -27,6 +27,7 @@ use super::tls::TlsError;
 use crate::config::Options;
 use crate::config::checked::{self, AccessFormat, Checked};
 use crate::diagnostic::Mistake;
+use crate::load;
 use crate::logging::GuestLog;
 
 /// Bytes of the store that filters share.
@@ -98,9 +99,7 @@ pub(crate) fn start(
             "compiled filters are not kept for the next start: neither HOME nor XDG_CACHE_HOME is set; `cache` in [server] names a folder"
         );
     }
-    let engine = Engine::new(EngineOptions {
-        cache: checked.server.cache.clone(),
-    })?;
+    let engine = load::engine(&checked.server)?;
     let access_log = access_log(checked.server.access_log.as_ref(), &registry)?;
     let shared = Arc::new(Shared {
         settings: build::settings(&checked.server),

@@ -70,9 +70,7 @@ impl Linked {
         options: LoadOptions,
     ) -> Result<Arc<dyn FilterModule>, LoadError> {
         match self {
-            Linked::Native(checked, linked) => {
-                native::load(linked, checked, shape.memory.min, options)
-            }
+            Linked::Native(checked, linked) => native::load(linked, checked, shape, options),
         }
     }
 }

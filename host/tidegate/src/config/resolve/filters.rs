@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tidegate_core::usage::Isolation;
 
 use super::super::Settings;
 use super::super::checked::{Allow, Failure, Filter, Upstream};
@@ -56,6 +57,23 @@ impl FilterSet {
         index
     }
 }
+
+/// The keys of a filter's limits.
+const LIMITS: [&str; 13] = [
+    "memory",
+    "table",
+    "time",
+    "wall-time",
+    "configure-time",
+    "configure-wall-time",
+    "body",
+    "instances",
+    "calls",
+    "calls-at-once",
+    "log-rate",
+    "series",
+    "store",
+];
 
 impl Resolver<'_> {
     /// All filters that have a name without any route.
@@ -126,13 +144,12 @@ impl Resolver<'_> {
                 origin.below("/config")
             }
         });
-        let failure = if self.in_main(name, "/failure") {
-            main_or_empty.failure
-        } else {
-            beside.failure
-        };
-        let change = merged_limits(main_or_empty.limits, beside.limits);
-        let limits = server.filter_limits.changed(change);
+        let defaults = server.filter_defaults;
+        let quarantine = main_or_empty.quarantine.or(beside.quarantine);
+        let failure = main_or_empty.failure.or(beside.failure);
+        let isolation = main_or_empty.isolation.or(beside.isolation);
+        let change = main_or_empty.limits.or(beside.limits);
+        let limits = defaults.limits.changed(change);
         Filter {
             name: Arc::from(name),
             file: self.plugin_file(&plugin),
@@ -140,12 +157,18 @@ impl Resolver<'_> {
             config: config_text(&config),
             config_value: config,
             config_origin,
-            failure: match failure {
-                written::Failure::Closed => Failure::Closed,
-                written::Failure::Open => Failure::Open,
-            },
+            failure: checked_failure(failure.unwrap_or(defaults.failure)),
+            isolation: isolation.or(defaults.isolation).map(checked_isolation),
             allow: self.allow(name, &main_or_empty.allow, &beside.allow, upstreams),
             limits: self.own_limits(name, limits),
+            quarantine: self.quarantine(name, defaults.quarantine.changed(quarantine)),
+            self_check: self.self_check(
+                name,
+                main_or_empty
+                    .self_check
+                    .as_ref()
+                    .or(beside.self_check.as_ref()),
+            ),
             used: false,
             fault: None,
         }
@@ -187,7 +210,7 @@ impl Resolver<'_> {
     }
 
     /// A mistake in a setting of a filter, which concerns only that filter if it is written beside the plugin.
-    fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
+    pub(super) fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
         match self.where_is(name, below) {
             Some(origin) => {
                 let mistake = Mistake::at(origin.place(), message);
@@ -211,15 +234,20 @@ impl Resolver<'_> {
             "use",
             "config",
             "failure",
+            "isolation",
             "allow/http",
             "allow/store",
             "allow/env",
-            "limits/memory",
-            "limits/time",
-            "limits/configure-time",
-            "limits/body",
-            "limits/instances",
-        ] {
+            "quarantine/failures",
+            "quarantine/window",
+            "quarantine/first",
+            "quarantine/longest",
+            "self-check",
+        ]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(LIMITS.iter().map(|key| format!("limits/{key}")))
+        {
             let here = format!("{pointer}/{key}");
             let there = format!("/{key}");
             if main.has(&here) && beside.has(&there) {
@@ -286,15 +314,15 @@ impl Resolver<'_> {
         &mut self,
         name: &str,
         limits: written::FilterLimits,
-    ) -> super::super::checked::FilterLimits {
+    ) -> tidegate_wasm::Limits {
         let before = self.notes.mistakes.len();
         let checked = self.filter_limits("", limits);
         for mistake in self.notes.mistakes.split_off(before) {
-            let key = ["memory", "time", "configure-time", "body"]
+            let key = LIMITS
                 .into_iter()
                 .find(|key| mistake.message.starts_with(&format!("`{key}`")))
                 .unwrap_or_default();
-            // One that is not its own was told at [server.filter-limits].
+            // One that is not its own was told at [server.filter-defaults].
             let below = format!("/limits/{key}");
             if self.where_is(name, &below).is_some() {
                 let mistake = self.at_setting(name, &below, &mistake.message);
@@ -333,15 +361,17 @@ pub(super) fn config_text(config: &Value) -> String {
     }
 }
 
-fn merged_limits(
-    main: written::FilterLimitsChange,
-    beside: written::FilterLimitsChange,
-) -> written::FilterLimitsChange {
-    written::FilterLimitsChange {
-        memory: main.memory.or(beside.memory),
-        time: main.time.or(beside.time),
-        configure_time: main.configure_time.or(beside.configure_time),
-        body: main.body.or(beside.body),
-        instances: main.instances.or(beside.instances),
+pub(super) fn checked_failure(failure: written::Failure) -> Failure {
+    match failure {
+        written::Failure::Closed => Failure::Closed,
+        written::Failure::Open => Failure::Open,
+    }
+}
+
+pub(super) fn checked_isolation(isolation: written::Isolation) -> Isolation {
+    match isolation {
+        written::Isolation::Shared => Isolation::Shared,
+        written::Isolation::Exclusive => Isolation::Exclusive,
+        written::Isolation::Fresh => Isolation::Fresh,
     }
 }

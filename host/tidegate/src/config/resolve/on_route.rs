@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::super::checked::{Allow, Failure, Filter};
+use super::super::checked::{Allow, Filter};
 use super::super::words::{list, similar};
 use super::super::written::{self, Inline};
 use super::Resolver;
-use super::filters::{FilterSet, config_text, free_name, unknown_help};
+use super::filters::{
+    FilterSet, checked_failure, checked_isolation, config_text, free_name, unknown_help,
+};
 use crate::diagnostic::{Mistake, Place, Scope};
 use crate::plugins::{NAME_RULE, is_name};
 
@@ -20,7 +22,7 @@ impl Resolver<'_> {
         }
         let mistake = self.unknown_filter(pointer, name, set);
         self.notes.mistake(mistake);
-        let limits = self.written.server.filter_limits;
+        let defaults = self.written.server.filter_defaults;
         let index = set.add(Filter {
             name: Arc::from(name),
             plugin: name.to_owned(),
@@ -28,9 +30,12 @@ impl Resolver<'_> {
             config: "{}".to_owned(),
             config_value: written::Filter::config_or_empty(None),
             config_origin: None,
-            failure: Failure::Closed,
+            failure: checked_failure(defaults.failure),
+            isolation: defaults.isolation.map(checked_isolation),
             allow: Allow::default(),
-            limits: self.own_limits(name, limits),
+            limits: self.own_limits(name, defaults.limits),
+            quarantine: self.quarantine(name, defaults.quarantine),
+            self_check: None,
             used: false,
             fault: None,
         });

@@ -11,7 +11,7 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use tidegate_core::path::Ambiguous;
 
-use super::super::checked::{self, AccessFormat, AccessLog, FilterLimits, Server, Underscores};
+use super::super::checked::{self, AccessFormat, AccessLog, FilterPool, Server, Underscores};
 use super::super::units::Size;
 use super::super::written;
 use super::{DAY, Resolver};
@@ -20,10 +20,11 @@ use super::{DAY, Resolver};
 pub(super) struct Resolved {
     /// None: it has mistakes.
     pub(super) server: Option<Server>,
-    /// The bounds of filters that have none of their own.
-    pub(super) filter_limits: written::FilterLimits,
+    /// What holds for filters that do not say otherwise.
+    pub(super) filter_defaults: written::FilterDefaults,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -41,6 +42,13 @@ impl Resolver<'_> {
             );
             self.notes.mistake(mistake);
         }
+        if !(SECOND..=DAY).contains(&written.dns_refresh.0) {
+            let mistake = self.at(
+                "/server/dns-refresh",
+                "`dns-refresh` must be between 1s and 1 day",
+            );
+            self.notes.mistake(mistake);
+        }
         let server = Server {
             listen,
             tls,
@@ -49,6 +57,7 @@ impl Resolver<'_> {
             plugins,
             cache: self.cache(),
             drain_timeout: written.drain_timeout.0,
+            dns_refresh: written.dns_refresh.0,
             trusted_proxies: self.trusted_proxies(),
             access_log: self.access_log(),
             underscores: match written.underscores {
@@ -62,11 +71,16 @@ impl Resolver<'_> {
             },
             via: self.via(),
             limits: self.limits(),
+            filter_pool: self.filter_pool(),
         };
-        self.filter_limits("/server/filter-limits", written.filter_limits);
+        self.filter_limits(
+            "/server/filter-defaults/limits",
+            written.filter_defaults.limits,
+        );
+        self.quarantine_of_all(written.filter_defaults.quarantine);
         let resolved = Resolved {
             server: (self.notes.mistakes.len() == before).then_some(server),
-            filter_limits: written.filter_limits,
+            filter_defaults: written.filter_defaults,
         };
         (resolved, files)
     }
@@ -76,20 +90,42 @@ impl Resolver<'_> {
         &mut self,
         pointer: &str,
         limits: written::FilterLimits,
-    ) -> FilterLimits {
+    ) -> tidegate_wasm::Limits {
         let at = |key: &str| format!("{pointer}/{key}");
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
         let memory = self.size(&at("memory"), limits.memory, 64 * KIB..=4 * GIB);
         let body = self.size(&at("body"), limits.body, 0..=GIB);
-        FilterLimits {
+        let time = self.time(&at("time"), limits.time, minutes(1));
+        let configure_time = self.time(&at("configure-time"), limits.configure_time, minutes(5));
+        tidegate_wasm::Limits {
             memory: usize::try_from(memory).unwrap_or(usize::MAX),
-            time: self.time(&at("time"), limits.time, Duration::from_secs(60)),
-            configure_time: self.time(
-                &at("configure-time"),
-                limits.configure_time,
-                Duration::from_secs(300),
-            ),
+            table: limits.table,
+            time,
+            wall_time: match limits.wall_time {
+                Some(wall) => self.time(&at("wall-time"), wall, minutes(10)),
+                None => time.saturating_mul(10),
+            },
+            configure_time,
+            configure_wall_time: match limits.configure_wall_time {
+                Some(wall) => self.time(&at("configure-wall-time"), wall, minutes(30)),
+                None => configure_time.saturating_mul(5),
+            },
             body: u32::try_from(body).unwrap_or(u32::MAX),
             instances: limits.instances,
+            calls: limits.calls,
+            calls_at_once: limits.calls_at_once,
+            log_rate: limits.log_rate,
+            series: limits.series,
+            store: self.size(&at("store"), limits.store, 4 * MIB..=1024 * GIB),
+        }
+    }
+
+    fn filter_pool(&mut self) -> FilterPool {
+        let pool = self.written.server.filter_pool;
+        let stack = self.size("/server/filter-pool/stack", pool.stack, 64 * KIB..=MIB);
+        FilterPool {
+            instances: pool.instances,
+            stack: usize::try_from(stack).unwrap_or(usize::MAX),
         }
     }
 

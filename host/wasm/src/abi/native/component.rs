@@ -13,6 +13,7 @@ use super::host::{self, CallRefusal};
 use super::state::{Data, Held, State};
 use crate::contract::{OURS_TEXT, PACKAGE};
 use crate::fault::breach;
+use crate::time::FIRST;
 
 use bindings::tidegate::filter::http_client::{CallError, CallRequest, CallResponse};
 use bindings::tidegate::filter::{
@@ -60,10 +61,8 @@ pub(super) fn link_call(linker: &mut Linker<Held>) -> Done<()> {
                 let outcome = match begun {
                     Ok(future) => {
                         let outcome = future.await;
-                        let left = store.data_mut().state().woke()?;
-                        store
-                            .as_context_mut()
-                            .set_epoch_deadline(crate::engine::ticks(left));
+                        store.data_mut().state().woke()?;
+                        store.as_context_mut().set_epoch_deadline(FIRST);
                         outcome.map_err(CallRefusal::from)
                     }
                     Err(refusal) => Err(refusal),

@@ -148,7 +148,9 @@ impl exchange::Host for State {
         let fields = fields
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_slice()));
-        let outcome = self.change(|exchange| exchange.give_answer(status, fields, body.into()));
+        let outcome = self.fits(&body).and_then(|()| {
+            self.change(|exchange| exchange.give_answer(status, fields, body.into()))
+        });
         Ok(outcome.map_err(refusal))
     }
 

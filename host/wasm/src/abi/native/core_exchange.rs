@@ -226,8 +226,10 @@ pub(super) fn answer(
 ) -> Done {
     let mut fields = Pairs::new(guest.memory, fields, fields_count)?;
     let body = bytes(guest.memory, body, body_length)?;
-    let outcome = guest.state.change(|exchange| {
-        exchange.give_answer(short(status), &mut fields, Bytes::copy_from_slice(body))
+    let outcome = guest.state.fits(body).and_then(|()| {
+        guest.state.change(|exchange| {
+            exchange.give_answer(short(status), &mut fields, Bytes::copy_from_slice(body))
+        })
     });
     fields.finish()?;
     put_unit(guest.memory, result, outcome.map_err(refusal))

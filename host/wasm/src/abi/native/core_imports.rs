@@ -12,6 +12,7 @@ use super::host::CallRefusal;
 use super::state::{Data, Held, Realloc, State};
 use super::{core_exchange as exchange, core_services as services};
 use crate::fault::breach;
+use crate::time::FIRST;
 
 /// A function that a core module may import.
 #[derive(Debug)]
@@ -257,10 +258,8 @@ fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> 
                 let outcome = match services::call(split(&mut caller)?, arguments)? {
                     Ok(future) => {
                         let outcome = future.await;
-                        let left = caller.data_mut().state().woke()?;
-                        caller
-                            .as_context_mut()
-                            .set_epoch_deadline(crate::engine::ticks(left));
+                        caller.data_mut().state().woke()?;
+                        caller.as_context_mut().set_epoch_deadline(FIRST);
                         outcome.map_err(CallRefusal::from)
                     }
                     Err(refusal) => Err(refusal),

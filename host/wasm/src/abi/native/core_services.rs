@@ -33,8 +33,12 @@ pub(super) fn log_enabled(guest: Guest<'_>, of: u32) -> Done<u32> {
 }
 
 pub(super) fn log_write(guest: Guest<'_>, of: u32, message: u32, length: u32) -> Done {
-    let message = text(guest.memory, message, length)?;
-    guest.state.log_write(level(of)?, message);
+    let level = level(of)?;
+    // Nothing of a line is read that nobody wants.
+    if guest.state.log_enabled(level) {
+        let message = memory::beginning(guest.memory, message, length, host::MAX_LINE)?;
+        guest.state.log_write(level, message);
+    }
     Ok(())
 }
 

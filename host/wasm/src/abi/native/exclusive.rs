@@ -12,17 +12,18 @@ use std::task::{Context, Poll, Waker};
 use tidegate_core::error::{Fault, FilterError};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::{Flow, Interests, Phase};
-use tidegate_core::services::HttpClient;
+use tidegate_core::usage::Discard;
 
 use super::call::{Call, MayWait};
 use super::instance::Instance;
 use super::module::{Holds, Module};
+use super::state::Local;
 
 pub(super) struct Exclusive(Rc<Inner>);
 
 struct Inner {
     module: Arc<Module>,
-    http: Rc<dyn HttpClient>,
+    local: Rc<Local>,
     pool: RefCell<Pool>,
     holds: Holds,
 }
@@ -54,15 +55,15 @@ struct Taken {
 }
 
 impl Exclusive {
-    pub(super) async fn new(module: Arc<Module>, http: Rc<dyn HttpClient>) -> Result<Self, Fault> {
-        let instance = module.make_exclusive(Rc::clone(&http)).await?;
+    pub(super) fn new(module: Arc<Module>, local: Rc<Local>) -> Result<Self, Fault> {
+        let instance = module.make_waiting(&local)?;
         let pool = Pool {
             idle: vec![instance],
             ..Pool::default()
         };
         Ok(Exclusive(Rc::new(Inner {
             module,
-            http,
+            local,
             pool: RefCell::new(pool),
             holds: Holds::default(),
         })))
@@ -122,12 +123,19 @@ impl Inner {
         };
         let mut instance = match taken.instance {
             Some(instance) => instance,
-            None => self.module.make_exclusive(Rc::clone(&self.http)).await?,
+            None => self.module.make_waiting(&self.local)?,
         };
         let flow = instance.call(call, exchange).await?;
-        let flow = self.module.judge(call, flow, exchange, &self.holds)?;
-        guard.keep(instance);
-        Ok(flow)
+        match self.module.judge(call, flow, exchange, &self.holds) {
+            Ok(flow) => {
+                guard.keep(instance);
+                Ok(flow)
+            }
+            Err(fault) => {
+                instance.discard(Discard::Failed);
+                Err(fault)
+            }
+        }
     }
 
     /// Takes the exchange's instance for a call. Waits while another call of the same
@@ -147,11 +155,10 @@ impl Inner {
                 }
             };
         }
-        let limit = self.module.facts.limits.instances;
-        let instance = idle.pop();
-        if instance.is_none() && busy.len() >= limit as usize {
-            return Poll::Ready(Err(Fault::Exhausted { limit }));
+        if let Err(fault) = self.module.room(busy.len()) {
+            return Poll::Ready(Err(fault));
         }
+        let instance = idle.pop();
         *leases += 1;
         let lease = Lease {
             number: *leases,
@@ -165,15 +172,30 @@ impl Inner {
         }))
     }
 
-    /// Ends an exchange: its instance may serve another one.
+    /// Ends an exchange: its instance may serve another one, or is spent. Its client has its answer, so it is the
+    /// time to make what the next one will want.
     fn release(&self, id: u64) {
         self.holds.end(id);
-        let mut pool = self.pool.borrow_mut();
+        let pool = &mut *self.pool.borrow_mut();
+        let mut waiting = Vec::new();
         if let Some(lease) = pool.busy.remove(&id) {
-            pool.idle.extend(lease.instance);
-            drop(pool);
-            lease.waiting.into_iter().for_each(Waker::wake);
+            waiting = lease.waiting;
+            if let Some(instance) = lease.instance {
+                match self
+                    .module
+                    .after(&instance, pool.idle.len(), pool.busy.len())
+                {
+                    None => pool.idle.push(instance),
+                    Some(why) => instance.discard(why),
+                }
+            }
         }
+        if pool.idle.len() < self.module.spares(pool.busy.len())
+            && let Ok(instance) = self.module.make_waiting(&self.local)
+        {
+            pool.idle.push(instance);
+        }
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 

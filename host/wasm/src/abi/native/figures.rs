@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tidegate_core::error::Limit;
 use tidegate_core::exchange::Refusal;
 use tidegate_core::metrics::{Counter, Gauge, Histogram, MetricError, Owner};
 use tidegate_core::phase::Phase;
@@ -13,8 +14,6 @@ use super::state::State;
 const PREFIX: &str = "tidegate_filter_";
 /// The label that the host adds.
 const LABEL: &str = "filter";
-/// The most series of one filter.
-const MAX_SERIES: usize = 100;
 /// The most labels that a guest may give to a figure.
 const MAX_LABELS: usize = 16;
 /// The longest value of a label, in bytes.
@@ -91,9 +90,12 @@ impl State {
                 .iter()
                 .any(|(_, value)| value.len() > MAX_LABEL_VALUE)
             || matches!(kind, Define::Histogram(bounds) if bounds.len() > MAX_BOUNDS)
-            || self.figures.defined.len() == MAX_SERIES
         {
             return Err(Refusal::TooLarge);
+        }
+        let most = self.facts.limits.series as usize;
+        if self.figures.defined.len() >= most {
+            return Err(self.too_many_series());
         }
         let mut series: Series = (
             name.to_owned(),
@@ -108,8 +110,9 @@ impl State {
             .series
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&series) && known.len() == MAX_SERIES {
-            return Err(Refusal::TooLarge);
+        if !known.contains(&series) && known.len() >= most {
+            drop(known);
+            return Err(self.too_many_series());
         }
 
         let full = format!("{PREFIX}{name}");
@@ -135,6 +138,12 @@ impl State {
         let number = u32::try_from(self.figures.defined.len()).map_err(|_| Refusal::TooLarge)?;
         self.figures.defined.push(figure);
         Ok(number)
+    }
+
+    fn too_many_series(&self) -> Refusal {
+        let bound = u64::from(self.facts.limits.series);
+        self.refused(Limit::Series, bound, bound + 1);
+        Refusal::TooLarge
     }
 
     pub(super) fn add(&self, metric: u32, delta: u64) {

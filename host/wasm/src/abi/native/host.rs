@@ -1,12 +1,15 @@
 //! What every host function of the contract does, once for both carriers: plain functions over the state of an
 //! instance and the current exchange. Knows no guest's memory and no component types.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version};
 use sha2::{Digest, Sha256};
-use tidegate_core::exchange::{Exchange, Part};
+use tidegate_core::error::{Limit, Overrun};
+use tidegate_core::exchange::{Exchange, Part, Refusal};
 use tidegate_core::fields;
 use tidegate_core::phase::Phase;
 use tidegate_core::services::{
@@ -14,11 +17,12 @@ use tidegate_core::services::{
 };
 
 use super::figures::cut;
-use super::state::State;
-use crate::fault::breach;
+use super::state::{Facts, Line, State};
+use crate::fault::Over;
+use crate::time::Next;
 
 /// The longest line that a guest may log, in bytes.
-const MAX_LINE: usize = 4 * 1024;
+pub(super) const MAX_LINE: u32 = 4 * 1024;
 /// The most random bytes of one call.
 const MAX_RANDOM: u32 = 4096;
 /// The longest key of a token bucket that is used as it is, in bytes.
@@ -109,26 +113,37 @@ pub(super) fn readable(exchange: &Exchange, offset: u32, max: u32) -> u32 {
 }
 
 impl State {
-    /// Puts bytes in place of the chunk, or behind it. Outside of a body's phase there is no chunk to change.
-    /// What a chunk may grow to is bounded by the memory that the guest itself may have.
+    /// Puts bytes in place of the chunk, or behind it. Outside of a body's phase there is no chunk to change. What a
+    /// guest makes of a chunk is bounded as what is collected for it is.
     pub(super) fn change_chunk(&self, bytes: &[u8], append: bool) -> wasmtime::Result<()> {
-        let limit = self.facts.limits.memory;
+        let bound = u64::from(self.facts.limits.body);
         self.change(|exchange| {
             if !has_chunk(exchange) {
                 return Ok(Ok(()));
             }
-            if !append {
-                exchange.chunk.replace(bytes);
-            } else if exchange.chunk.len().saturating_add(bytes.len()) > limit {
-                return Ok(Err(breach(format!(
-                    "it made a piece of a body longer than {limit} bytes"
-                ))));
-            } else {
+            let before = if append { exchange.chunk.len() } else { 0 };
+            let after = before.saturating_add(bytes.len()) as u64;
+            if after > bound && !bytes.is_empty() {
+                return Ok(Err(too_long(bound, after)));
+            }
+            if append {
                 exchange.chunk.append(bytes);
+            } else {
+                exchange.chunk.replace(bytes);
             }
             Ok(Ok(()))
         })
         .unwrap_or(Ok(()))
+    }
+
+    /// Whether a body that a guest made is within its bound. The bytes are not copied before that is known.
+    pub(super) fn fits(&self, body: &[u8]) -> Result<(), Refusal> {
+        let (bound, length) = (u64::from(self.facts.limits.body), body.len() as u64);
+        if length > bound {
+            self.refused(Limit::Body, bound, length);
+            return Err(Refusal::TooLarge);
+        }
+        Ok(())
     }
 
     // --- Log, clock, random, environment ---
@@ -138,8 +153,24 @@ impl State {
     }
 
     pub(super) fn log_write(&self, level: Level, message: &str) {
-        if self.log_enabled(level) {
-            self.log(level, cut(message, MAX_LINE));
+        if !self.log_enabled(level) {
+            return;
+        }
+        match self.facts.take_line() {
+            Line::Written { suppressed } => {
+                if suppressed > 0 {
+                    self.log(Level::Warn, &format!("{suppressed} lines were suppressed"));
+                }
+                self.log(level, cut(message, MAX_LINE as usize));
+            }
+            Line::Suppressed { first } => {
+                let bound = u64::from(self.facts.limits.log_rate);
+                if first {
+                    self.refused(Limit::LogRate, bound, bound + 1);
+                } else {
+                    self.facts.meter.over(Limit::LogRate);
+                }
+            }
         }
     }
 
@@ -248,7 +279,14 @@ impl State {
         if !self.granted("http", &self.facts.allow.http, call.upstream) {
             return Err(CallRefusal::NotGranted);
         }
-        let client = self.http.as_ref().ok_or(CallRefusal::NotNow)?;
+        if self.local.http.is_none() {
+            return Err(CallRefusal::NotNow);
+        }
+        if call.body.len() > self.facts.limits.body as usize {
+            let bound = u64::from(self.facts.limits.body);
+            self.refused(Limit::Body, bound, call.body.len() as u64);
+            return Err(CallRefusal::InvalidRequest);
+        }
         let request = request(&call, call_fields).ok_or(CallRefusal::InvalidRequest)?;
         let timeout = match call.timeout_ms {
             0 => CALL_TIME.0,
@@ -258,21 +296,68 @@ impl State {
             0 => MAX_RESPONSE,
             some => some.min(MAX_RESPONSE),
         };
+        self.take_call()?;
+        let client = self.local.http.as_ref().ok_or(CallRefusal::NotNow)?;
         let future = client.call(call.upstream, request, timeout, max as usize);
-        let ran = self.monotonic().saturating_sub(self.clock.began);
-        self.clock.left = self.clock.left.saturating_sub(Duration::from_nanos(ran));
-        Ok(future)
+        let waiting = Waiting(Arc::clone(&self.facts));
+        self.allowance.pause(self.now());
+        Ok(Box::pin(async move {
+            let outcome = future.await;
+            drop(waiting);
+            outcome
+        }))
     }
 
-    /// Lets the guest's time run on, and says how much of it is left. A guest without any is ended as one that ran
-    /// for too long, so that it can't live from call to call.
-    pub(super) fn woke(&mut self) -> wasmtime::Result<Duration> {
-        if self.clock.left.is_zero() {
-            return Err(wasmtime::Trap::Interrupt.into());
+    /// Counts a call that is about to be made.
+    fn take_call(&mut self) -> Result<(), CallRefusal> {
+        let limits = &self.facts.limits;
+        let id = self.read(|exchange| exchange.id);
+        let (last, count) = self.called;
+        let count = if last == id { count } else { 0 };
+        if count >= limits.calls {
+            self.refused(Limit::Calls, u64::from(limits.calls), u64::from(count) + 1);
+            return Err(CallRefusal::NotNow);
         }
-        self.clock.began = self.monotonic();
-        Ok(self.clock.left)
+        let waiting = self.facts.calls.fetch_add(1, Ordering::Relaxed);
+        if waiting >= limits.calls_at_once {
+            self.facts.calls.fetch_sub(1, Ordering::Relaxed);
+            let bound = u64::from(limits.calls_at_once);
+            self.refused(Limit::CallsAtOnce, bound, u64::from(waiting) + 1);
+            return Err(CallRefusal::NotNow);
+        }
+        self.called = (id, count + 1);
+        Ok(())
     }
+
+    /// Lets the guest's time run on. A guest without any left is ended as one that ran for too long, so that it can't
+    /// live from call to call.
+    pub(super) fn woke(&mut self) -> wasmtime::Result<()> {
+        let now = self.now();
+        self.allowance.resume(now);
+        match self.allowance.look(now) {
+            Next::Ticks(_) => Ok(()),
+            Next::Over(over) => Err(wasmtime::Error::new(Over(over))),
+        }
+    }
+}
+
+/// One of the calls that wait; counted until it is dropped.
+struct Waiting(Arc<Facts>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cold]
+fn too_long(bound: u64, value: u64) -> wasmtime::Error {
+    wasmtime::Error::new(Over(Overrun {
+        limit: Limit::Body,
+        bound,
+        value,
+        trap: String::new(),
+    }))
 }
 
 /// Random bytes, as many as asked for within the bound.

@@ -10,10 +10,37 @@ pub(super) fn bytes(memory: &[u8], at: u32, length: u32) -> wasmtime::Result<&[u
     slice(memory, at, length).ok_or_else(|| out_of_bounds(at, length))
 }
 
+/// The longest string that a guest may hand over, in bytes. What it means has closer bounds; this one keeps the host from
+/// looking through megabytes first.
+const MAX_TEXT: u32 = 1024 * 1024;
+
 /// Reads a string.
 pub(super) fn text(memory: &[u8], at: u32, length: u32) -> wasmtime::Result<&str> {
-    std::str::from_utf8(bytes(memory, at, length)?)
-        .map_err(|_| breach("it handed over a string that is not UTF-8"))
+    let bytes = bytes(memory, at, length)?;
+    if length > MAX_TEXT {
+        return Err(breach(format!(
+            "it handed over a string of {length} bytes, and may one of {MAX_TEXT}"
+        )));
+    }
+    std::str::from_utf8(bytes).map_err(|_| not_text())
+}
+
+/// Reads the beginning of a string, at most so many bytes of it, and no character in part.
+pub(super) fn beginning(memory: &[u8], at: u32, length: u32, most: u32) -> wasmtime::Result<&str> {
+    let whole = bytes(memory, at, length)?;
+    let first = whole.get(..most as usize).unwrap_or(whole);
+    match std::str::from_utf8(first) {
+        Ok(text) => Ok(text),
+        Err(error) if error.error_len().is_none() && first.len() < whole.len() => {
+            let sound = first.get(..error.valid_up_to()).unwrap_or_default();
+            std::str::from_utf8(sound).map_err(|_| not_text())
+        }
+        Err(_) => Err(not_text()),
+    }
+}
+
+fn not_text() -> wasmtime::Error {
+    breach("it handed over a string that is not UTF-8")
 }
 
 /// A list whose elements have `size` bytes and stand at multiples of `align`.

@@ -2,7 +2,7 @@
 //! components. What a host function means is written once (`host`); the carriers only translate.
 //!
 //! Reading order: `state` (what stands behind an instance), `host` (what functions do), `core_*` and `memory`
-//! (the core carrier), `component*` (the other one), `instance`, `shared` and `exclusive` (how instances are kept),
+//! (the core carrier), `component*` (the other one), `instance`, `shared`, `leased` and `exclusive` (how instances are kept),
 //! `module` (a loaded filter).
 
 mod call;
@@ -18,6 +18,7 @@ mod exclusive;
 mod figures;
 mod host;
 mod instance;
+mod leased;
 mod memory;
 mod module;
 mod shared;
@@ -26,7 +27,9 @@ mod state;
 mod tests;
 
 pub(crate) use check::{Capability, Checked, check};
-pub(crate) use module::{Linked, load};
+pub(crate) use module::load;
+
+use std::sync::OnceLock;
 
 use wasmtime::Linker;
 use wasmtime::component::Component;
@@ -35,23 +38,71 @@ use crate::detect::Shape;
 use crate::engine::Binary;
 use crate::error::LoadError;
 use instance::Code;
-use module::Kept;
 use state::{Held, State};
+
+/// Compiled code with its imports resolved, in one way or both.
+pub(crate) struct Linked {
+    /// For calls that never wait. None if the file makes calls that do.
+    at_once: Option<Code<State>>,
+    /// For calls that may wait or give way, made when it is first wanted.
+    waiting: OnceLock<Code<Held>>,
+    binary: Binary,
+}
 
 /// Resolves the imports of compiled code that was checked.
 pub(crate) fn link(shape: &Shape, checked: &Checked, binary: &Binary) -> Result<Linked, LoadError> {
-    let kept = match (binary, checked.waits) {
-        (Binary::Core(module), false) => link_shared(shape, module).map(Kept::Shared),
-        (Binary::Core(module), true) => link_exclusive(shape, module).map(Kept::Exclusive),
-        (Binary::Component(component), false) => {
-            link_component::<State>(component, |_| Ok(())).map(Kept::Shared)
-        }
-        (Binary::Component(component), true) => {
-            link_component::<Held>(component, component::link_call).map(Kept::Exclusive)
-        }
+    let mut linked = Linked {
+        at_once: None,
+        waiting: OnceLock::new(),
+        binary: binary.clone(),
     };
-    kept.map(Linked)
-        .map_err(|error| LoadError::Link(format!("{error:#}")))
+    if checked.waits {
+        linked.waiting(shape)?;
+    } else {
+        let code = match binary {
+            Binary::Core(module) => link_shared(shape, module),
+            Binary::Component(component) => link_component::<State>(component, |_| Ok(())),
+        };
+        linked.at_once = Some(code.map_err(unlinked)?);
+    }
+    Ok(linked)
+}
+
+impl Linked {
+    fn at_once(&self) -> Option<&Code<State>> {
+        self.at_once.as_ref()
+    }
+
+    /// The code for calls that may wait, linked if it was not yet.
+    fn waiting(&self, shape: &Shape) -> Result<&Code<Held>, LoadError> {
+        if let Some(code) = self.waiting.get() {
+            return Ok(code);
+        }
+        let code = match &self.binary {
+            Binary::Core(module) => link_exclusive(shape, module),
+            Binary::Component(component) => link_component::<Held>(component, component::link_call),
+        };
+        let code = code.map_err(unlinked)?;
+        Ok(self.waiting.get_or_init(|| code))
+    }
+
+    /// The same, if it was linked.
+    fn linked_waiting(&self) -> Option<&Code<Held>> {
+        self.waiting.get()
+    }
+
+    /// Bytes of stack that a call may use.
+    fn stack(&self) -> u64 {
+        let engine = match &self.binary {
+            Binary::Core(module) => module.engine(),
+            Binary::Component(component) => component.engine(),
+        };
+        engine.get_max_wasm_stack() as u64
+    }
+}
+
+fn unlinked(error: wasmtime::Error) -> LoadError {
+    LoadError::Link(format!("{error:#}"))
 }
 
 fn link_shared(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<Code<State>> {

@@ -4,33 +4,24 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidegate_core::error::{Fault, FilterError};
+use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::filter::{Filter, FilterModule, SharedExchange, WorkerServices};
 use tidegate_core::phase::{BodyMode, BodyWish, Flow, Interests, Phase, Phases};
+use tidegate_core::usage::{Discard, Isolation, Usage};
 
 use super::call::{AtOnce, Call, Configured, MayWait, at_once};
 use super::exclusive::Exclusive;
-use super::figures::thread_owner;
-use super::instance::{Code, Instance};
+use super::instance::Instance;
+use super::leased::Leased;
 use super::shared::Shared;
-use super::state::{Facts, Held, State};
-use super::{Capability, Checked};
+use super::state::{Facts, Local, State};
+use super::{Capability, Checked, Linked};
 use crate::contract;
+use crate::detect::Shape;
 use crate::error::LoadError;
 use crate::options::LoadOptions;
-use tidegate_core::metrics::Owner;
-
-/// Code that is linked and can make instances.
-pub(crate) struct Linked(pub(super) Kept);
-
-/// Linked code, by how its instances are kept.
-pub(super) enum Kept {
-    /// One instance for all exchanges of a worker: its calls never wait.
-    Shared(Code<State>),
-    /// One instance for one exchange at a time: its calls may wait.
-    Exclusive(Code<Held>),
-}
 
 /// A loaded filter, as the gateway holds it.
 struct Loaded(Arc<Module>);
@@ -41,13 +32,25 @@ pub(super) struct Module {
     linked: Arc<Linked>,
     pub(super) interests: Interests,
     exported: Phases,
+    isolation: Isolation,
+    /// Whether its calls run on stacks of their own.
+    waits: bool,
 }
+
+/// The longest processor time of a call for which the worker's other exchanges are made to wait. A filter that may take
+/// longer gives way at every tick, for which it needs a stack of its own.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
+/// Idle instances that are kept, or made ahead, however little there is to do.
+const SPARES: usize = 2;
+/// The most instances that are made ahead.
+const MAX_SPARES: usize = 16;
 
 /// Checks a filter's grants and bounds, makes one instance to learn what it wants, and puts it into service.
 pub(crate) fn load(
     linked: &Arc<Linked>,
     checked: &Checked,
-    memory: u64,
+    shape: &Shape,
     options: LoadOptions,
 ) -> Result<Arc<dyn FilterModule>, LoadError> {
     let LoadOptions {
@@ -55,6 +58,7 @@ pub(crate) fn load(
         config,
         allow,
         limits,
+        isolation,
         services,
     } = options;
     for capability in &checked.capabilities {
@@ -72,24 +76,44 @@ pub(crate) fn load(
             });
         }
     }
-    let limit = limits.memory as u64;
-    if memory > limit {
-        return Err(LoadError::Memory {
-            filter: name,
-            needed: memory,
-            limit,
-        });
+    for (limit, needed, bound) in [
+        (Limit::Memory, shape.memory.min, limits.memory as u64),
+        (Limit::Table, shape.table, u64::from(limits.table)),
+    ] {
+        if needed > bound {
+            return Err(LoadError::TooLarge {
+                filter: name,
+                limit,
+                needed,
+                bound,
+            });
+        }
     }
+    if checked.waits && isolation == Some(Isolation::Shared) {
+        return Err(LoadError::Isolation { filter: name });
+    }
+    let patient = checked.waits || limits.time > AT_ONCE;
+    let isolation = isolation.unwrap_or(if patient {
+        Isolation::Exclusive
+    } else {
+        Isolation::Shared
+    });
+    let waits = patient && isolation != Isolation::Shared;
 
-    let facts = Arc::new(Facts::new(name, config, allow, limits, services));
-    let state = State::new(Arc::clone(&facts), None, Owner::Process);
-    let made = match &linked.0 {
-        Kept::Shared(code) => {
-            at_once(Instance::<AtOnce>::make(code, state)).map(|made| made.map(|made| made.1))
-        }
-        Kept::Exclusive(code) => {
-            at_once(Instance::<MayWait>::make(code, state)).map(|made| made.map(|made| made.1))
-        }
+    for namespace in &allow.store {
+        services.store.bound(namespace, limits.store);
+    }
+    let stack = linked.stack();
+    let facts = Arc::new(Facts::new(name, config, allow, limits, services, stack));
+    let state = State::new(Arc::clone(&facts), Local::at_load());
+    let made = if waits {
+        let code = linked.waiting(shape)?;
+        at_once(Instance::<MayWait>::make(code, state)).map(|made| made.map(|made| made.1))
+    } else {
+        let code = linked.at_once().ok_or_else(|| LoadError::Isolation {
+            filter: Arc::clone(&facts.name),
+        })?;
+        at_once(Instance::<AtOnce>::make(code, state)).map(|made| made.map(|made| made.1))
     };
     let filter = Arc::clone(&facts.name);
     let failed = |fault| LoadError::Failed {
@@ -118,6 +142,8 @@ pub(crate) fn load(
         facts,
         linked: Arc::clone(linked),
         exported: checked.phases,
+        isolation,
+        waits,
     }))))
 }
 
@@ -168,40 +194,92 @@ impl FilterModule for Loaded {
         &self.0.interests
     }
 
+    fn isolation(&self) -> Isolation {
+        self.0.isolation
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.facts.meter.usage()
+    }
+
     fn on_worker(&self, services: &WorkerServices) -> Result<Rc<dyn Filter>, FilterError> {
         let module = Arc::clone(&self.0);
-        let made: Result<Rc<dyn Filter>, Fault> = match &self.0.linked.0 {
-            Kept::Shared(_) => Shared::new(module).map(|filter| Rc::new(filter) as _),
-            Kept::Exclusive(_) => at_once(Exclusive::new(module, Rc::clone(&services.http)))
-                .unwrap_or_else(|| Err(gave_way()))
-                .map(|filter| Rc::new(filter) as _),
+        let local = Local::of_worker(&module.facts, services);
+        let made: Result<Rc<dyn Filter>, Fault> = match (module.waits, module.isolation) {
+            (true, _) => Exclusive::new(module, local).map(|filter| Rc::new(filter) as _),
+            (false, Isolation::Shared) => {
+                Shared::new(module, local).map(|filter| Rc::new(filter) as _)
+            }
+            (false, _) => Leased::new(module, local).map(|filter| Rc::new(filter) as _),
         };
         made.map_err(|fault| self.0.error(Phase::Configure, fault))
     }
 }
 
 impl Module {
-    /// Makes an instance for exchanges whose calls never wait.
-    pub(super) fn make_shared(&self) -> Result<Instance<AtOnce>, Fault> {
-        let Kept::Shared(code) = &self.linked.0 else {
-            return Err(gave_way());
-        };
-        let state = State::new(Arc::clone(&self.facts), None, thread_owner());
+    /// Makes an instance whose calls never wait.
+    pub(super) fn make_at_once(&self, local: &Rc<Local>) -> Result<Instance<AtOnce>, Fault> {
+        let code = self.linked.at_once().ok_or_else(gave_way)?;
+        let state = State::new(Arc::clone(&self.facts), Rc::clone(local));
         at_once(Instance::make(code, state))
             .unwrap_or_else(|| Err(gave_way()))
             .and_then(accepted)
     }
 
-    /// Makes an instance for exchanges whose calls may wait.
-    pub(super) async fn make_exclusive(
+    /// Makes an instance whose calls may wait, and give way.
+    pub(super) fn make_waiting(&self, local: &Rc<Local>) -> Result<Instance<MayWait>, Fault> {
+        let code = self.linked.linked_waiting().ok_or_else(gave_way)?;
+        let state = State::new(Arc::clone(&self.facts), Rc::clone(local));
+        at_once(Instance::make(code, state))
+            .unwrap_or_else(|| Err(gave_way()))
+            .and_then(accepted)
+            .map(Instance::gives_way)
+    }
+
+    /// The steady clock.
+    pub(super) fn now(&self) -> u64 {
+        self.facts.services.clock.monotonic()
+    }
+
+    /// Whether one more instance may be at work.
+    pub(super) fn room(&self, busy: usize) -> Result<(), Fault> {
+        let bound = self.facts.limits.instances;
+        if busy < bound as usize {
+            return Ok(());
+        }
+        self.facts.meter.over(Limit::Instances);
+        Err(Fault::Over(Overrun {
+            limit: Limit::Instances,
+            bound: u64::from(bound),
+            value: busy as u64 + 1,
+            trap: String::new(),
+        }))
+    }
+
+    /// Why an instance whose exchange is over is of no further use, if it is of none.
+    pub(super) fn after<M: super::call::Mode>(
         &self,
-        http: Rc<dyn tidegate_core::services::HttpClient>,
-    ) -> Result<Instance<MayWait>, Fault> {
-        let Kept::Exclusive(code) = &self.linked.0 else {
-            return Err(gave_way());
-        };
-        let state = State::new(Arc::clone(&self.facts), Some(http), thread_owner());
-        Instance::make(code, state).await.and_then(accepted)
+        instance: &Instance<M>,
+        idle: usize,
+        busy: usize,
+    ) -> Option<Discard> {
+        if self.isolation == Isolation::Fresh {
+            Some(Discard::Spent)
+        } else if instance.holds_much() {
+            Some(Discard::Recycled)
+        } else if idle >= busy.max(SPARES) {
+            Some(Discard::Retired)
+        } else {
+            None
+        }
+    }
+
+    /// How many instances should be at hand when so many are at work. Those that are used again are at hand already.
+    pub(super) fn spares(&self, busy: usize) -> usize {
+        match self.isolation {
+            Isolation::Fresh => busy.clamp(SPARES, MAX_SPARES),
+            Isolation::Exclusive | Isolation::Shared => 0,
+        }
     }
 
     pub(super) fn error(&self, phase: Phase, fault: Fault) -> FilterError {

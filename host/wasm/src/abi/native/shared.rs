@@ -1,29 +1,59 @@
-//! A worker's filter whose calls never wait: one instance for all exchanges, replaced after it failed.
+//! A worker's filter whose calls never wait: one instance for all exchanges, replaced after it failed, and when it holds
+//! much memory.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tidegate_core::error::{Fault, FilterError};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::{Flow, Interests, Phase};
+use tidegate_core::usage::Discard;
 
 use super::call::AtOnce;
 use super::instance::Instance;
 use super::module::{Holds, Module};
+use super::state::Local;
 
 pub(super) struct Shared {
     module: Arc<Module>,
-    /// None after a failure, until the next exchange.
-    instance: RefCell<Option<Instance<AtOnce>>>,
+    local: Rc<Local>,
+    slots: RefCell<Slots>,
     holds: Holds,
 }
 
+struct Slots {
+    /// None after a failure, until the failed exchange's end or the next exchange.
+    current: Option<Instance<AtOnce>>,
+    /// The one before it, for the exchanges that began with that.
+    former: Option<Former>,
+    /// The highest id of an exchange so far.
+    newest: u64,
+}
+
+/// An instance that holds so much memory that exchanges which begin now get another one.
+struct Former {
+    instance: Instance<AtOnce>,
+    /// The last exchange that may have begun with it.
+    through: u64,
+    /// When it was called last, on the steady clock.
+    used: u64,
+}
+
+/// How long a former instance waits for calls of the exchanges that it knows, in nanoseconds.
+const PATIENCE: u64 = 60 * 1_000_000_000;
+
 impl Shared {
-    pub(super) fn new(module: Arc<Module>) -> Result<Self, Fault> {
-        let instance = module.make_shared()?;
+    pub(super) fn new(module: Arc<Module>, local: Rc<Local>) -> Result<Self, Fault> {
+        let instance = module.make_at_once(&local)?;
         Ok(Shared {
             module,
-            instance: RefCell::new(Some(instance)),
+            local,
+            slots: RefCell::new(Slots {
+                current: Some(instance),
+                former: None,
+                newest: 0,
+            }),
             holds: Holds::default(),
         })
     }
@@ -32,17 +62,75 @@ impl Shared {
         let Some(call) = self.module.begin(phase, end, exchange, &self.holds) else {
             return Ok(Flow::Continue);
         };
-        // The guest can't reach this filter, so nobody else holds the slot; taking the instance out makes sure that
+        // The guest can't reach this filter, so nobody else holds the slots; taking the instance out makes sure that
         // whatever goes wrong, it is not used again.
-        let mut slot = self.instance.borrow_mut();
-        let mut instance = match slot.take() {
+        let slots = &mut *self.slots.borrow_mut();
+        slots.newest = slots.newest.max(call.id);
+        let former = match slots.former.take() {
+            Some(former) if call.id <= former.through => Some(former),
+            kept => {
+                slots.former = kept;
+                None
+            }
+        };
+        let through = former.as_ref().map(|former| former.through);
+        let taken = match former {
+            Some(former) => Some(former.instance),
+            None => slots.current.take(),
+        };
+        let mut instance = match taken {
             Some(instance) => instance,
-            None => self.module.make_shared()?,
+            None => self.module.make_at_once(&self.local)?,
         };
         let flow = instance.call(call, exchange)?;
-        let flow = self.module.judge(call, flow, exchange, &self.holds)?;
-        *slot = Some(instance);
-        Ok(flow)
+        match self.module.judge(call, flow, exchange, &self.holds) {
+            Ok(flow) => {
+                match through {
+                    None => slots.current = Some(instance),
+                    Some(through) => {
+                        slots.former = Some(Former {
+                            instance,
+                            through,
+                            used: self.module.now(),
+                        });
+                    }
+                }
+                Ok(flow)
+            }
+            Err(fault) => {
+                instance.discard(Discard::Failed);
+                Err(fault)
+            }
+        }
+    }
+
+    /// An exchange is over, and its client has its answer: the time for what need not be done while one waits.
+    fn tidy(&self, id: u64) {
+        self.holds.end(id);
+        let slots = &mut *self.slots.borrow_mut();
+        if slots.current.as_ref().is_some_and(Instance::holds_much) {
+            // An instance that can't be made now may be made later; until then there is still the old one.
+            if let Ok(new) = self.module.make_at_once(&self.local)
+                && let Some(old) = slots.current.replace(new)
+            {
+                let former = slots.former.replace(Former {
+                    instance: old,
+                    through: slots.newest,
+                    used: self.module.now(),
+                });
+                if let Some(older) = former {
+                    older.instance.discard(Discard::Recycled);
+                }
+            }
+        } else if slots.current.is_none() {
+            slots.current = self.module.make_at_once(&self.local).ok();
+        }
+        let rested = |former: &Former| self.module.now().saturating_sub(former.used) >= PATIENCE;
+        if slots.former.as_ref().is_some_and(rested)
+            && let Some(former) = slots.former.take()
+        {
+            former.instance.discard(Discard::Recycled);
+        }
     }
 }
 
@@ -58,7 +146,7 @@ impl Filter for Shared {
     fn call(&self, phase: Phase, end: bool, exchange: &SharedExchange) -> Outcome {
         let result = self.run(phase, end, exchange);
         if phase == Phase::Log {
-            self.holds.end(exchange.borrow().id);
+            self.tidy(exchange.borrow().id);
         }
         Outcome::Ready(result.map_err(|fault| -> FilterError { self.module.error(phase, fault) }))
     }

@@ -1,24 +1,29 @@
 //! What stands behind one instance while it runs: the exchange of the running callback, the filter's grants and
 //! bounds, and the handles that save look-ups. Both carriers' stores hold it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use send_wrapper::SendWrapper;
+use tidegate_core::error::{Fault, Limit, Overrun};
 use tidegate_core::exchange::{Exchange, Refusal};
-use tidegate_core::filter::SharedExchange;
-use tidegate_core::metrics::Owner;
+use tidegate_core::filter::{GiveWay, SharedExchange, WorkerServices};
+use tidegate_core::metrics::{Histogram, Owner};
 use tidegate_core::phase::Phase;
 use tidegate_core::services::{HttpClient, Level, Services};
-use wasmtime::{Memory, TypedFunc};
+use tidegate_core::usage::Discard;
+use wasmtime::{Memory, TypedFunc, UpdateDeadline};
 
-use super::figures::{Figures, Series};
+use super::figures::{Figures, Series, thread_owner};
 use super::memory::Reply;
 use crate::error::toml_key;
+use crate::fault::Over;
 use crate::limits::Growth;
+use crate::meter::Meter;
 use crate::options::{Allow, Limits};
+use crate::time::{self, Allowance, Moment, Next};
 
 /// What does not change about a loaded filter. Shared by all of its instances on all workers.
 #[derive(Debug)]
@@ -28,8 +33,18 @@ pub(super) struct Facts {
     pub(super) allow: Allow,
     pub(super) limits: Limits,
     pub(super) services: Services,
+    /// Bytes of stack that a call may use.
+    pub(super) stack: u64,
+    /// What its instances hold and have used.
+    pub(super) meter: Arc<Meter>,
     /// The figures that its instances have defined so far.
     pub(super) series: Mutex<HashSet<Series>>,
+    /// HTTP calls that wait now.
+    pub(super) calls: AtomicU32,
+    /// Lines of this second.
+    lines: Mutex<Second>,
+    /// When each limit was last reported, on the steady clock.
+    over: Mutex<HashMap<Limit, u64>>,
     /// Refused uses that were reported already.
     reported: Mutex<HashSet<String>>,
 }
@@ -44,6 +59,7 @@ impl Facts {
         allow: Allow,
         limits: Limits,
         services: Services,
+        stack: u64,
     ) -> Self {
         Facts {
             name,
@@ -51,9 +67,125 @@ impl Facts {
             allow,
             limits,
             services,
+            stack,
+            meter: Arc::default(),
             series: Mutex::default(),
+            calls: AtomicU32::new(0),
+            lines: Mutex::default(),
+            over: Mutex::default(),
             reported: Mutex::default(),
         }
+    }
+}
+
+/// Lines in one second.
+#[derive(Debug, Default)]
+struct Second {
+    /// The second, counted by the steady clock.
+    number: u64,
+    written: u32,
+    suppressed: u64,
+}
+
+/// What becomes of a line.
+pub(super) enum Line {
+    /// It is written, after a note that so many were not, if any were.
+    Written { suppressed: u64 },
+    /// It is not. Only the first one of a second is worth a word.
+    Suppressed { first: bool },
+}
+
+impl Facts {
+    /// Takes a line of this second's, if one is left.
+    pub(super) fn take_line(&self) -> Line {
+        let number = self.services.clock.monotonic() / 1_000_000_000;
+        let mut second = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut second.number, number);
+        let mut suppressed = 0;
+        if before != number {
+            second.written = 0;
+            suppressed = std::mem::take(&mut second.suppressed);
+        }
+        if second.written < self.limits.log_rate {
+            second.written += 1;
+            Line::Written { suppressed }
+        } else {
+            second.suppressed += 1;
+            Line::Suppressed {
+                first: second.suppressed == 1,
+            }
+        }
+    }
+
+    /// Whether it is time to report a limit again.
+    fn reports(&self, limit: Limit) -> bool {
+        let now = self.services.clock.monotonic();
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = over.get(&limit);
+        let due = last.is_none_or(|last| now.saturating_sub(*last) >= REPORT_AGAIN);
+        if due {
+            over.insert(limit, now);
+        }
+        due
+    }
+}
+
+/// How long a limit that was reported is not reported again, in nanoseconds.
+const REPORT_AGAIN: u64 = 60 * 1_000_000_000;
+
+/// What stands on one worker for all of a filter's instances there.
+pub(super) struct Local {
+    /// The way out. None where nothing may be called: at load.
+    pub(super) http: Option<Rc<dyn HttpClient>>,
+    /// Ends a stretch of a guest's time so that the worker's other exchanges have theirs.
+    pub(super) give_way: Option<GiveWay>,
+    pub(super) owner: Owner,
+    /// Processor time of the calls that are in the sample.
+    pub(super) cpu: Option<Histogram>,
+}
+
+/// The bounds of `tidegate_filter_cpu_seconds`.
+const CPU_SECONDS: [f64; 13] = [
+    5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 2e-2, 1e-1,
+];
+
+impl Local {
+    /// Of no worker.
+    pub(super) fn at_load() -> Rc<Self> {
+        Rc::new(Local {
+            http: None,
+            give_way: None,
+            owner: Owner::Process,
+            cpu: None,
+        })
+    }
+
+    /// Of the worker whose thread this is.
+    pub(super) fn of_worker(facts: &Facts, services: &WorkerServices) -> Rc<Self> {
+        let owner = thread_owner();
+        let cpu = facts.services.metrics.histogram(
+            owner,
+            "tidegate_filter_cpu_seconds",
+            "Processor time of a filter's calls, of one call in 61.",
+            &[("filter", &facts.name)],
+            &CPU_SECONDS,
+        );
+        Rc::new(Local {
+            http: Some(Rc::clone(&services.http)),
+            give_way: Some(services.give_way),
+            owner,
+            cpu: cpu.ok(),
+        })
+    }
+}
+
+impl Resumed {
+    fn set(&self, now: Moment) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    fn take(&self) -> Option<Moment> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -66,10 +198,14 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) growth: Growth,
     pub(super) figures: Figures,
-    /// The worker's way out. None where nothing may be called: at load.
-    pub(super) http: Option<Rc<dyn HttpClient>>,
-    /// When the running call began, and how long it may run; kept where calls can wait.
-    pub(super) clock: Slice,
+    /// What the worker's instances share.
+    pub(super) local: Rc<Local>,
+    /// What the running call has used of its time.
+    pub(super) allowance: Allowance,
+    /// Where calls may give way: when the guest last went on after it did.
+    pub(super) resumed: Option<Arc<Resumed>>,
+    /// The exchange that made HTTP calls last, and how many.
+    pub(super) called: (u64, u32),
     /// A core module's exports, looked up once.
     pub(super) memory: Option<Memory>,
     pub(super) realloc: Option<Rc<Realloc>>,
@@ -81,22 +217,21 @@ pub(super) struct State {
 /// A core module's `cabi_realloc`.
 pub(super) type Realloc = TypedFunc<(u32, u32, u32, u32), u32>;
 
-/// The time that a call has.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Slice {
-    pub(super) began: u64,
-    pub(super) left: Duration,
-}
+/// When a guest went on, told from a future that can't reach the state.
+#[derive(Debug, Default)]
+pub(super) struct Resumed(Mutex<Option<Moment>>);
 
 impl State {
-    pub(super) fn new(facts: Arc<Facts>, http: Option<Rc<dyn HttpClient>>, owner: Owner) -> Self {
+    pub(super) fn new(facts: Arc<Facts>, local: Rc<Local>) -> Self {
         State {
             exchange: None,
             phase: Phase::Configure,
-            growth: Growth::new(facts.limits.memory),
-            figures: Figures::new(owner),
-            http,
-            clock: Slice::default(),
+            growth: Growth::new(&facts.limits, Arc::clone(&facts.meter)),
+            figures: Figures::new(local.owner),
+            local,
+            allowance: Allowance::new(facts.limits.configure()),
+            resumed: None,
+            called: (0, 0),
             memory: None,
             realloc: None,
             allocating: false,
@@ -109,11 +244,86 @@ impl State {
     pub(super) fn enter(&mut self, phase: Phase, exchange: &SharedExchange) {
         self.phase = phase;
         self.exchange = Some(Rc::clone(exchange));
+        self.allowance.begin();
+        self.growth.begin();
+        // Whoever drops it before its end was in no mood to wait.
+        self.growth.share.why = Discard::Cancelled;
     }
 
     /// Ends what [`State::enter`] began.
     pub(super) fn leave(&mut self) {
         self.exchange = None;
+    }
+
+    /// Both clocks, as they are now.
+    pub(super) fn now(&self) -> Moment {
+        Moment {
+            processor: time::processor(),
+            clock: self.facts.services.clock.monotonic(),
+        }
+    }
+
+    /// A tick has passed while the guest ran: whether it may go on, and until when.
+    pub(super) fn tick(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        // What an earlier call left behind is not this one's.
+        let resumed = self.resumed.as_deref().and_then(Resumed::take);
+        if let Some(resumed) = resumed.filter(|_| self.allowance.runs()) {
+            self.allowance.resume(resumed);
+        }
+        let ticks = match self.allowance.look(self.now()) {
+            Next::Ticks(ticks) => ticks,
+            Next::Over(over) => return Err(wasmtime::Error::new(Over(over))),
+        };
+        let (Some(resumed), Some(give_way)) = (&self.resumed, self.local.give_way) else {
+            return Ok(UpdateDeadline::Continue(ticks));
+        };
+        let resumed = Arc::clone(resumed);
+        let clock = Arc::clone(&self.facts.services.clock);
+        let others = async move {
+            give_way().await;
+            resumed.set(Moment {
+                processor: time::processor(),
+                clock: clock.monotonic(),
+            });
+        };
+        Ok(UpdateDeadline::YieldCustom(time::FIRST, Box::pin(others)))
+    }
+
+    /// A call of the sample took so much processor time.
+    pub(super) fn sampled(&self, nanoseconds: u64) {
+        self.facts.meter.sampled(nanoseconds);
+        if let Some(cpu) = &self.local.cpu {
+            #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+            cpu.observe(nanoseconds as f64 / 1e9);
+        }
+    }
+
+    /// A call failed. What is said of it is the gateway's.
+    pub(super) fn failed(&self, fault: &Fault) {
+        if let Some(over) = fault.overrun() {
+            self.facts.meter.over(over.limit);
+        }
+    }
+
+    /// The guest went over a limit and was told so. Counts it, and says so in the log now and then.
+    pub(super) fn refused(&self, limit: Limit, bound: u64, value: u64) {
+        let facts = &self.facts;
+        facts.meter.over(limit);
+        if facts.reports(limit) {
+            let over = Overrun {
+                limit,
+                bound,
+                value,
+                trap: String::new(),
+            };
+            let message = format!(
+                "filter `{}` in {}: {over}; raise `limits.{limit}` of [filter.{}] if that is right",
+                facts.name,
+                self.phase,
+                toml_key(&facts.name)
+            );
+            self.log(Level::Warn, &message);
+        }
     }
 
     /// Reads the current exchange; `R::default()` when there is none.

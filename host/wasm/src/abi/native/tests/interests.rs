@@ -275,6 +275,6 @@ fn holding_without_a_body_callback_is_a_fault() {
 fn limits_have_the_documented_defaults() {
     let limits = crate::Limits::default();
     assert_eq!(limits.memory, 64 << 20);
-    assert_eq!(limits.call, Duration::from_millis(20));
+    assert_eq!(limits.time, Duration::from_millis(20));
     assert_eq!(limits.body, 1 << 20);
 }

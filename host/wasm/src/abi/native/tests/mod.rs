@@ -6,6 +6,7 @@ mod exchange;
 mod guest;
 mod http_calls;
 mod interests;
+mod limits;
 mod lowering;
 mod refused_files;
 mod services;

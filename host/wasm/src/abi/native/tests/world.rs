@@ -27,6 +27,8 @@ use tidegate_core::services::{
     Verdict,
 };
 
+use tidegate_core::usage::Isolation;
+
 use super::guest::{Carrier, Guest};
 use crate::{Allow, Engine, EngineOptions, Limits, LoadError, LoadOptions};
 
@@ -45,6 +47,7 @@ pub(super) struct World {
     pub(super) config: String,
     pub(super) allow: Allow,
     pub(super) limits: Limits,
+    pub(super) isolation: Option<Isolation>,
     store: Arc<Values>,
     limiter: Arc<Takes>,
 }
@@ -64,12 +67,16 @@ impl World {
                     .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
                     .into(),
             },
-            // Slow machines and builds without optimisation must not run into the bounds by themselves.
+            // Builds without optimisation must not run into the bounds by themselves. This is the most for which calls
+            // are made at once.
             limits: Limits {
-                call: Duration::from_secs(5),
-                configure: Duration::from_secs(10),
+                time: Duration::from_millis(50),
+                wall_time: Duration::from_secs(50),
+                configure_time: Duration::from_secs(10),
+                configure_wall_time: Duration::from_secs(100),
                 ..Limits::default()
             },
+            isolation: None,
             store: Arc::default(),
             limiter: Arc::default(),
         }
@@ -85,6 +92,7 @@ impl World {
                 config: self.config.clone(),
                 allow: self.allow.clone(),
                 limits: self.limits,
+                isolation: self.isolation,
                 services: Services {
                     store: Arc::clone(&self.store) as _,
                     limiter: Arc::clone(&self.limiter) as _,
@@ -109,8 +117,22 @@ impl World {
     ) -> Result<Rc<dyn Filter>, FilterError> {
         module.on_worker(&WorkerServices {
             http: Rc::clone(&self.http) as _,
+            give_way: || Box::pin(give_way()),
         })
     }
+}
+
+/// Waits for one turn.
+async fn give_way() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// An exchange with this id, in its first phase.
@@ -185,13 +207,22 @@ pub(super) fn run_chunk(
     enter(exchange, phase, chunk);
     match filter.call(phase, true, exchange) {
         Outcome::Ready(result) => result,
-        Outcome::Pending(_) => panic!("it waits"),
+        Outcome::Pending(mut future) => match poll(&mut future) {
+            Poll::Ready(result) => result,
+            Poll::Pending => panic!("it waits"),
+        },
     }
 }
 
-/// Polls once.
+/// Polls as often as a guest that gives way may want, and not for ever.
 pub(super) fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    std::pin::Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+    for _ in 0..1000 {
+        let polled = std::pin::Pin::new(&mut *future).poll(&mut Context::from_waker(Waker::noop()));
+        if polled.is_ready() {
+            return polled;
+        }
+    }
+    Poll::Pending
 }
 
 /// Runs a guest in both carriers, each in a world and exchange of its own, and compares what it logs.
