@@ -148,7 +148,10 @@ fn keep(folder: &Path, input: &[u8]) -> Result<PathBuf> {
 }
 
 /// Ends the program when one input takes too long, since nothing else could.
-struct Watch(Arc<Mutex<Option<(Instant, Vec<u8>)>>>);
+struct Watch(Arc<Mutex<Option<Present>>>);
+
+/// The input that is tried, and since when.
+type Present = (Instant, Vec<u8>);
 
 impl Watch {
     #[allow(

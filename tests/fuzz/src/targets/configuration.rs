@@ -112,8 +112,15 @@ pub fn fuzz(data: &[u8]) -> u64 {
 fn private(shown: &str) -> String {
     let shown: Value = serde_json::from_str(shown).expect("the configuration is shown as JSON");
     let parts = |table: &str, key: &str| -> String {
-        let items = shown.get(table).and_then(Value::as_array).into_iter().flatten();
-        items.filter_map(|item| item.get(key)).map(Value::to_string).collect()
+        let items = shown
+            .get(table)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        items
+            .filter_map(|item| item.get(key))
+            .map(Value::to_string)
+            .collect()
     };
     parts("routes", "headers") + &parts("filters", "config")
 }

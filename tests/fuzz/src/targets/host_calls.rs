@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ use tidegate_core::metrics::Registry;
 use tidegate_core::path::{Ambiguous, normalise};
 use tidegate_core::phase::Phase;
 use tidegate_core::services::{CallFuture, HttpClient, Level, LogSink, Services};
+use tidegate_core::usage::Isolation;
 use tidegate_gateway::state::{MemoryStore, TokenBuckets};
 use tidegate_wasm::{Allow, Compiled, Engine, EngineOptions, Limits, LoadOptions};
 use wit_parser::abi::{AbiVariant, WasmType};
@@ -91,6 +92,11 @@ pub fn fuzz(data: &[u8]) -> u64 {
             store: vec!["mine".to_owned()],
             env: [("name".to_owned(), Some("value".to_owned()))].into(),
         },
+        isolation: match manner & 0x30 {
+            0x10 => Some(Isolation::Exclusive),
+            0x20 => Some(Isolation::Fresh),
+            _ => None,
+        },
         limits: Limits {
             memory: 1 << 20,
             ..Limits::default()
@@ -103,6 +109,7 @@ pub fn fuzz(data: &[u8]) -> u64 {
     };
     let filter = match module.on_worker(&WorkerServices {
         http: Rc::new(Answers),
+        give_way: || Box::pin(ready(())),
     }) {
         Ok(filter) => filter,
         Err(error) => return fingerprint(error.fault.kind()),

@@ -208,6 +208,7 @@ fn specs(source: &mut Source<'_>) -> Vec<RouteSpec> {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
         });
     }
     specs
@@ -222,8 +223,8 @@ fn takes(spec: &RouteSpec, host: &str, path: &str) -> bool {
     };
     let pattern = spec.path.to_string();
     let mut rest = path;
-    let mut pieces = pattern.split('/').skip(1).peekable();
-    while let Some(piece) = pieces.next() {
+    let pieces = pattern.split('/').skip(1);
+    for piece in pieces {
         let Some(tail) = rest.strip_prefix('/') else {
             return false;
         };
