@@ -142,9 +142,9 @@ async fn a_body_without_end() {
 async fn what_never_starts_is_never_in_service() {
     let upstream = Upstream::echo().await;
     for (name, told) in [
-        ("start-loop", "ran longer than"),
+        ("start-loop", "`configure-time`"),
         ("start-trap", "unreachable"),
-        ("initialize-loop", "ran longer than"),
+        ("initialize-loop", "`configure-time`"),
         ("memory-4gib", "4294967296"),
         ("memory-65mib", "68157440"),
         ("memory64", "64-bit memory"),
@@ -153,7 +153,7 @@ async fn what_never_starts_is_never_in_service() {
         ("data-outside", "out of bounds"),
     ] {
         let gateway = Setup::with_upstream("main", &upstream.url())
-            .server("filter-limits.configure-time = \"200ms\"")
+            .server("filter-defaults.limits.configure-time = \"200ms\"")
             .filter("bad", hostile::guest(name))
             .route("/closed", "main", &["bad"])
             .route("/neighbour", "main", &[])
@@ -222,17 +222,14 @@ async fn fields_that_would_split_a_message() {
             assert!(!text.to_ascii_lowercase().contains(evil), "{evil}: {text}");
         }
         // Ten are refused with a reason, the last one is fine.
-        let refused = gateway
-            .log()
-            .iter()
-            .filter(|line| line.text.contains("refused: 1"))
-            .count();
-        let taken = gateway
-            .log()
-            .iter()
-            .filter(|line| line.text.contains("refused: 0"))
-            .count();
-        assert_eq!((refused, taken), (10, 1), "phase {phase}");
+        let said = |text: &str| {
+            let log = gateway.log();
+            log.iter().filter(|line| line.text.contains(text)).count()
+        };
+        until("what was refused to be told", async || {
+            (said("refused: 1"), said("refused: 0")) == (10, 1)
+        })
+        .await;
     }
 }
 
@@ -318,8 +315,8 @@ async fn a_flood_of_values_in_the_store() {
         assert_eq!(gateway.get("/closed").await.status, StatusCode::OK);
     }
     let after = gateway.memory();
-    // 64 MiB of values, and what it takes to know them.
-    assert!(after < before + 96 * 1024, "{before} KiB, then {after} KiB");
+    // 8 MiB of values, and what it takes to know them.
+    assert!(after < before + 24 * 1024, "{before} KiB, then {after} KiB");
     for _ in 0..3 {
         assert_eq!(gateway.get("/closed").await.status, StatusCode::OK);
     }
@@ -327,7 +324,7 @@ async fn a_flood_of_values_in_the_store() {
     assert!(later < after + 8 * 1024, "{after} KiB, then {later} KiB");
 }
 
-/// A call is ended with its exchange's time, and the upstream never sees more than the bound of one at a time.
+/// An exchange makes as many calls as its filter may make, and no more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_calls() {
     let upstream = upstream().await;
@@ -335,10 +332,10 @@ async fn a_flood_of_calls() {
     let trial = Trial::new("call-flood", 1, 'a', Outcome::Policy).allow("http = [\"called\"]");
     let setup = Setup::with_upstream("called", &called.url());
     let gateway = trial.start(&upstream, setup).await;
+    let _its_policy = gateway.get("/closed").await;
+    assert_eq!(called.requests(), 100);
+    gateway.logged(&["bad", "`calls`", "100"]).await;
     trial.run_on(&gateway, get).await;
-    let calls = called.requests();
-    eprintln!("{calls} calls in 14 exchanges");
-    assert!(calls < 14 * 10_000, "{calls}");
 }
 
 /// A trap in one exchange while others of the same filter wait for their calls, and others have instances of their own.
@@ -415,15 +412,29 @@ async fn one_trap_in_ten_requests() {
 async fn a_flood_of_log_lines() {
     let upstream = Upstream::echo().await;
     let trial = Trial::new("log-flood", 1, 'a', Outcome::Policy);
+    let begin = Instant::now();
     let gateway = trial.start(&upstream, Setup::new()).await;
     let _refused_or_served = gateway.get("/closed").await;
     let line = gateway.logged(&["flood"]).await;
     assert!(line.is_json(), "{line:?}");
     assert!(!line.text.contains('\u{1b}'), "{line:?}");
     assert!(line.text.len() < 16 * 1024, "{} bytes", line.text.len());
-    for line in gateway.log() {
+    for _ in 0..5 {
+        let _refused_or_served = gateway.get("/closed").await;
+    }
+    gateway.logged(&["bad", "log-rate"]).await;
+    let lines = gateway.log();
+    for line in &lines {
         assert_ne!(line.field("message"), Some("forged"), "{line:?}");
     }
+    let flood = lines
+        .iter()
+        .filter(|line| line.text.contains("flood"))
+        .count();
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap() + 2;
+    assert!(flood <= 100 * seconds, "{flood} lines in {seconds} s");
+    // The proxy's own lines, and those of others, are not held back.
+    assert_eq!(gateway.get("/neighbour").await.status, StatusCode::OK);
 }
 
 /// An instance keeps 1 KiB of every request until it has no more: then that request fails, and the next instance starts
