@@ -33,6 +33,8 @@ pub struct Setup {
     listen: bool,
     workers: usize,
     environment: Vec<(String, String)>,
+    beforehand: Option<String>,
+    own_mounts: bool,
 }
 
 /// A command that has ended.
@@ -84,6 +86,8 @@ impl Setup {
             listen: true,
             workers: 1,
             environment: Vec::new(),
+            beforehand: None,
+            own_mounts: false,
         }
     }
 
@@ -144,6 +148,27 @@ impl Setup {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// A shell script to run before the proxy and as the same process: to lower its limits, or to close what it inherits.
+    #[must_use]
+    pub fn beforehand(mut self, script: &str) -> Self {
+        self.beforehand = Some(script.to_owned());
+        self
+    }
+
+    /// As [`Setup::beforehand`], with mounts of its own, so that the script may put something over `/etc/hosts` or fill a
+    /// small file system. None: this system lets nobody do that, and the test has to pass it over.
+    pub fn with_own_mounts(mut self, script: &str) -> Option<Self> {
+        let mut trial = Command::new("unshare");
+        trial.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]);
+        let allowed = trial.stderr(Stdio::null()).status();
+        if !allowed.is_ok_and(|status| status.success()) {
+            eprintln!("passed over: mounts of one's own are not allowed here");
+            return None;
+        }
+        self.own_mounts = true;
+        Some(self.beforehand(script))
     }
 
     /// A file beside the configuration; `plugins/...` for the folder that is watched.
@@ -225,7 +250,23 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        let mut command = match &self.beforehand {
+            None => Command::new(binary()),
+            Some(script) => {
+                let mut shell = if self.own_mounts {
+                    let mut unshare = Command::new("unshare");
+                    unshare.args(["-rm", "sh"]);
+                    unshare
+                } else {
+                    Command::new("sh")
+                };
+                shell
+                    .arg("-c")
+                    .arg(format!("set -e\n{script}\nexec \"$0\" \"$@\""))
+                    .arg(binary());
+                shell
+            }
+        };
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -509,6 +550,13 @@ impl LogLine {
         self.json["fields"][name]
             .as_str()
             .or_else(|| self.json[name].as_str())
+    }
+
+    /// A field that is a number, wherever the format puts it.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        self.json["fields"][name]
+            .as_u64()
+            .or_else(|| self.json[name].as_u64())
     }
 
     /// Whether the message is this.

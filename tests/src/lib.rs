@@ -12,9 +12,11 @@
 
 pub mod certs;
 pub mod client;
+pub mod frames;
 pub mod gateway;
 pub mod guests;
 pub mod load;
+pub mod tap;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -36,6 +37,7 @@ pub struct Message {
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
+    record: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
 impl fmt::Debug for Message {
@@ -103,7 +105,13 @@ impl Wire {
         Wire {
             stream,
             buffer: Vec::new(),
+            record: None,
         }
+    }
+
+    /// Writes everything that comes from now on down, too.
+    pub fn record(&mut self, record: Arc<Mutex<Vec<u8>>>) {
+        self.record = Some(record);
     }
 
     /// This side's address.
@@ -145,6 +153,9 @@ impl Wire {
         let mut piece = [0; 16 * 1024];
         let count = within("bytes", self.stream.read(&mut piece)).await?;
         self.buffer.extend_from_slice(&piece[..count]);
+        if let Some(record) = &self.record {
+            record.lock().unwrap().extend_from_slice(&piece[..count]);
+        }
         Ok(count > 0)
     }
 

@@ -1,7 +1,6 @@
 //! `cargo xtask demo`: builds everything, starts an upstream and the real proxy with the shipped filters,
 //! and lets the reader try it; with `--once` it tries for them and says whether all held.
 
-mod client;
 mod echo;
 mod edit;
 mod proxy;

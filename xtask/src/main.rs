@@ -7,7 +7,9 @@
     reason = "a build tool talks to the terminal that called it"
 )]
 
+mod bench;
 mod c_guest;
+mod client;
 mod command;
 mod component;
 mod demo;
@@ -54,6 +56,8 @@ enum Task {
         #[arg(long)]
         once: bool,
     },
+    /// Measure what a request costs, beside nginx and HAProxy, and write docs/benchmarks.md.
+    Bench(bench::Options),
     /// Hold crates and sources against the rules of ARCHITECTURE.md.
     Lint,
 }
@@ -76,6 +80,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Plugins { components } => plugins::run(&workspace, *components).map(|()| true),
         Task::Test { arguments } => test::run(&workspace, arguments),
         Task::Demo { once } => demo::run(&workspace, *once),
+        Task::Bench(options) => bench::run(&workspace, options).map(|()| true),
         Task::Lint => lint::run(&workspace),
     }
 }

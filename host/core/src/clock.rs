@@ -1,5 +1,6 @@
 //! Time, as one trait that tests can replace. The only file that reads the machine's clocks for the rest.
 
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,41 @@ impl Clock for SystemClock {
                 .unwrap_or_default(),
         )
     }
+}
+
+/// How often [`turn`] gives the same answer before it looks again, so that a loop that never rests still sees time pass.
+const READS: u32 = 32;
+
+thread_local! {
+    /// What this thread's clock showed when it was last looked at, and for how many reads that is good enough. None on a
+    /// thread whose loop does not call [`next_turn`].
+    static TURN: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
+}
+
+/// The time, as it was in this turn of the thread's event loop: what happens in one turn happens at once, and the clock
+/// is not read for each part of it. Late by some microseconds at most, or by as long as a turn is held up. On threads
+/// whose loop does not call [`next_turn`], the exact time.
+pub fn turn() -> Instant {
+    TURN.with(|turn| match turn.get() {
+        None => Instant::now(),
+        Some((now, left)) if left > 0 => {
+            turn.set(Some((now, left - 1)));
+            now
+        }
+        Some(_) => {
+            let now = Instant::now();
+            turn.set(Some((now, READS)));
+            now
+        }
+    })
+}
+
+/// To be called by a thread's event loop whenever it has waited: the next [`turn`] looks at the clock.
+pub fn next_turn() {
+    TURN.with(|turn| {
+        let (now, _) = turn.get().unwrap_or_else(|| (Instant::now(), 0));
+        turn.set(Some((now, 0)));
+    });
 }
 
 /// A clock that stands still until it is moved; for tests.
@@ -64,4 +100,30 @@ impl Clock for ManualClock {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_has_one_time_but_not_for_ever() {
+        std::thread::spawn(|| {
+            let exact = turn();
+            while turn() == exact {}
+            next_turn();
+            let first = turn();
+            assert!(first >= exact);
+            while Instant::now() == first {}
+            assert!((0..READS).all(|_| turn() == first));
+            assert!(turn() > first);
+            next_turn();
+            let second = turn();
+            while Instant::now() == second {}
+            next_turn();
+            assert!(turn() > second);
+        })
+        .join()
+        .unwrap();
+    }
 }

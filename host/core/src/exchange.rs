@@ -12,6 +12,7 @@ use http::{Method, StatusCode, Version};
 use crate::fields;
 use crate::path::{self, Ambiguous};
 use crate::phase::Phase;
+use crate::undo::{Change, Journal};
 
 /// The longest name of a property, in bytes.
 pub const MAX_PROPERTY_NAME: usize = 64;
@@ -233,6 +234,14 @@ pub struct Exchange {
     /// Whether a part of the response has left.
     pub response_begun: bool,
     properties: Vec<(String, Vec<u8>)>,
+    journal: Journal,
+}
+
+/// What a filter may change at the moment, with what becomes of it if the filter fails.
+struct Changeable<'a> {
+    fields: &'a mut HeaderMap,
+    journal: &'a mut Journal,
+    name: HeaderName,
 }
 
 impl Exchange {
@@ -257,6 +266,61 @@ impl Exchange {
             ambiguous: Ambiguous::Refuse,
             response_begun: false,
             properties: Vec::new(),
+            journal: Journal::default(),
+        }
+    }
+
+    // --- Calls ---
+
+    /// A call into a filter begins. With `undoable`, what it changes of the heads and properties can be taken back by
+    /// [`Exchange::undo`]; that costs something only where something is changed. While a head is held back for its body,
+    /// all calls of its filter count as one.
+    pub fn begin_call(&mut self, stage: Stage, undoable: bool) {
+        self.stage = stage;
+        self.answer = None;
+        let fresh = matches!(stage.phase, Phase::RequestHead | Phase::ResponseHead);
+        self.journal.begin(undoable, fresh);
+    }
+
+    /// The call that runs ended well.
+    pub fn end_call(&mut self) {
+        if !self.stage.head_open {
+            self.journal.keep();
+        }
+    }
+
+    /// The call that runs failed: heads and properties become what they were before it, or, while a head is still here,
+    /// before its filter was first called for it.
+    pub fn undo(&mut self) {
+        let all = self.stage.head_open;
+        if all {
+            self.journal
+                .undo_heads(&mut self.request, &mut self.response);
+        }
+        while let Some((name, before)) = self.journal.pop_property(all) {
+            let held = self.properties.iter_mut().find(|(known, _)| *known == name);
+            match (held, before) {
+                (Some((_, value)), Some(before)) => *value = before,
+                (Some(_), None) => self.properties.retain(|(known, _)| *known != name),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Notes a change of the request line or the status that is about to be made.
+    fn note(&mut self, change: impl FnOnce(&RequestHead) -> Change) {
+        self.make_room_for_a_note();
+        self.journal.note(|| change(&self.request));
+    }
+
+    fn make_room_for_a_note(&mut self) {
+        if self.journal.is_full() {
+            let (request, response) = (self.request.clone(), self.response.clone());
+            self.journal
+                .undo_heads(&mut self.request, &mut self.response);
+            let before = std::mem::replace(&mut self.request, request);
+            let response = std::mem::replace(&mut self.response, response);
+            self.journal.keep_heads(before, response);
         }
     }
 
@@ -289,11 +353,16 @@ impl Exchange {
     /// # Errors
     /// See [`Refusal`].
     pub fn set(&mut self, part: Part, name: &str, value: &[u8]) -> Result<(), Refusal> {
-        let (fields, name) = self.changeable(part, name)?;
+        let Changeable {
+            fields,
+            journal,
+            name,
+        } = self.changeable(part, name)?;
         let value = fields::value(value)?;
         if !fields.contains_key(&name) || value.len() > 1024 {
             fields::room(fields, &name, &value)?;
         }
+        journal.note_field(part, &name, fields);
         fields.insert(name, value);
         Ok(())
     }
@@ -303,9 +372,14 @@ impl Exchange {
     /// # Errors
     /// See [`Refusal`].
     pub fn append(&mut self, part: Part, name: &str, value: &[u8]) -> Result<(), Refusal> {
-        let (fields, name) = self.changeable(part, name)?;
+        let Changeable {
+            fields,
+            journal,
+            name,
+        } = self.changeable(part, name)?;
         let value = fields::value(value)?;
         fields::room(fields, &name, &value)?;
+        journal.note_field(part, &name, fields);
         fields.append(name, value);
         Ok(())
     }
@@ -315,7 +389,14 @@ impl Exchange {
     /// # Errors
     /// See [`Refusal`].
     pub fn remove(&mut self, part: Part, name: &str) -> Result<u32, Refusal> {
-        let (fields, name) = self.changeable(part, name)?;
+        let Changeable {
+            fields,
+            journal,
+            name,
+        } = self.changeable(part, name)?;
+        if journal.is_on() && fields.contains_key(&name) {
+            journal.note_field(part, &name, fields);
+        }
         let mut removed = 0;
         if let http::header::Entry::Occupied(entry) = fields.entry(name) {
             removed = u32::try_from(entry.iter().count()).unwrap_or(u32::MAX);
@@ -325,14 +406,11 @@ impl Exchange {
     }
 
     /// The fields of a part that a filter may change now, and the name of one of them.
-    fn changeable(
-        &mut self,
-        part: Part,
-        name: &str,
-    ) -> Result<(&mut HeaderMap, HeaderName), Refusal> {
+    fn changeable(&mut self, part: Part, name: &str) -> Result<Changeable<'_>, Refusal> {
         if !self.may_change(part) {
             return Err(Refusal::TooLate);
         }
+        self.make_room_for_a_note();
         let name = fields::name(name)?;
         let fields = match part {
             Part::Request => Some(&mut self.request.fields),
@@ -347,7 +425,11 @@ impl Exchange {
         if forbidden {
             return Err(Refusal::Forbidden);
         }
-        Ok((fields.ok_or(Refusal::Absent)?, name))
+        Ok(Changeable {
+            fields: fields.ok_or(Refusal::Absent)?,
+            journal: &mut self.journal,
+            name,
+        })
     }
 
     /// Whether a part is here to be changed in the phase that runs.
@@ -377,6 +459,7 @@ impl Exchange {
         if method == Method::CONNECT {
             return Err(Refusal::Forbidden);
         }
+        self.note(|request| Change::Method(request.method.clone()));
         self.request.method = method;
         Ok(())
     }
@@ -387,11 +470,13 @@ impl Exchange {
     /// [`Refusal::InvalidName`] for anything but `http` and `https`.
     pub fn set_scheme(&mut self, scheme: &str) -> Result<(), Refusal> {
         self.request_line_open()?;
-        self.request.scheme = match scheme {
+        let scheme = match scheme {
             "http" => Scheme::HTTP,
             "https" => Scheme::HTTPS,
             _ => return Err(Refusal::InvalidName),
         };
+        self.note(|request| Change::Scheme(request.scheme.clone()));
+        self.request.scheme = scheme;
         Ok(())
     }
 
@@ -407,6 +492,7 @@ impl Exchange {
         let authority = authority
             .parse::<Authority>()
             .map_err(|_| Refusal::InvalidName)?;
+        self.note(|request| Change::Authority(request.authority.clone()));
         self.request.authority = Some(authority);
         Ok(())
     }
@@ -421,7 +507,7 @@ impl Exchange {
             return Err(Refusal::TooLarge);
         }
         let path = path::normalise(path, self.ambiguous).map_err(|_| Refusal::InvalidName)?;
-        self.request.target = target(&path, self.request.target.query())?;
+        self.put_target(target(&path, self.request.target.query())?);
         Ok(())
     }
 
@@ -442,8 +528,13 @@ impl Exchange {
         }) {
             return Err(Refusal::InvalidValue);
         }
-        self.request.target = target(self.request.target.path(), query)?;
+        self.put_target(target(self.request.target.path(), query)?);
         Ok(())
+    }
+
+    fn put_target(&mut self, target: PathAndQuery) {
+        self.note(|request| Change::Target(request.target.clone()));
+        self.request.target = target;
     }
 
     fn request_line_open(&self) -> Result<(), Refusal> {
@@ -465,7 +556,11 @@ impl Exchange {
             return Err(Refusal::TooLate);
         }
         let status = final_status(status)?;
-        self.response.as_mut().ok_or(Refusal::Absent)?.status = status;
+        let before = self.response.as_ref().ok_or(Refusal::Absent)?.status;
+        self.note(|_| Change::Status(before));
+        if let Some(head) = &mut self.response {
+            head.status = status;
+        }
         Ok(())
     }
 
@@ -539,11 +634,13 @@ impl Exchange {
             return Err(Refusal::TooLarge);
         }
         if let Some((_, held)) = self.properties.iter_mut().find(|(known, _)| known == name) {
+            self.journal.note_property(name, Some(held));
             held.clear();
             held.extend_from_slice(value);
         } else if self.properties.len() == MAX_PROPERTIES {
             return Err(Refusal::TooLarge);
         } else {
+            self.journal.note_property(name, None);
             self.properties.push((name.to_owned(), value.to_vec()));
         }
         Ok(())
@@ -694,6 +791,87 @@ mod tests {
         chunk.replace(b"");
         assert!(chunk.is_empty());
         assert_eq!(chunk.into_bytes(), Bytes::new());
+    }
+
+    /// Calls in that phase, with what is changed to be taken back if need be.
+    fn begin(exchange: &mut Exchange, phase: Phase, head_open: bool) {
+        exchange.begin_call(Stage { phase, head_open }, true);
+    }
+
+    #[test]
+    fn what_a_failed_call_changed_is_taken_back() {
+        let mut exchange = exchange();
+        for (name, value) in [("x-two", "1"), ("x-two", "2"), ("x-one", "1")] {
+            let value = HeaderValue::from_static(value);
+            exchange.request.fields.append(name, value);
+        }
+        exchange.set_property("kept", b"before").unwrap();
+        let before = format!("{:?}", exchange.request);
+        // Few changes are noted one by one; of many, the heads are kept.
+        for rounds in [1, 40] {
+            begin(&mut exchange, Phase::RequestHead, true);
+            for _ in 0..rounds {
+                exchange.set(Part::Request, "x-one", b"9").unwrap();
+                exchange.append(Part::Request, "x-two", b"9").unwrap();
+                exchange.append(Part::Request, "x-new", b"9").unwrap();
+                exchange.remove(Part::Request, "x-none").unwrap();
+                exchange.set_method("PUT").unwrap();
+                exchange.set_scheme("https").unwrap();
+                exchange.set_authority("b.example").unwrap();
+                exchange.set_path("/b").unwrap();
+                exchange.set_query(Some("d")).unwrap();
+                exchange.set_property("kept", b"after").unwrap();
+                exchange.set_property("new", b"after").unwrap();
+            }
+            exchange.remove(Part::Request, "x-two").unwrap();
+            exchange.undo();
+            assert_eq!(format!("{:?}", exchange.request), before, "{rounds}");
+            assert_eq!(exchange.property("kept"), Some(&b"before"[..]));
+            assert_eq!(exchange.property("new"), None);
+        }
+        assert!(format!("{:?}", exchange.journal).len() < 500);
+    }
+
+    #[test]
+    fn calls_for_a_head_that_is_held_back_are_one() {
+        let mut exchange = exchange();
+        exchange.response = Some(ResponseHead {
+            status: StatusCode::OK,
+            fields: HeaderMap::new(),
+        });
+        begin(&mut exchange, Phase::ResponseHead, true);
+        exchange.set_status(500).unwrap();
+        exchange.set(Part::Response, "x-a", b"1").unwrap();
+        exchange.end_call();
+        // Meanwhile another filter sees a piece of a body; it fails too.
+        begin(&mut exchange, Phase::RequestBody, false);
+        exchange.set_property("other", b"1").unwrap();
+        exchange.undo();
+        assert_eq!(exchange.property("other"), None);
+        assert_eq!(exchange.response.as_ref().unwrap().status, 500);
+        begin(&mut exchange, Phase::ResponseBody, true);
+        exchange.append(Part::Response, "x-a", b"2").unwrap();
+        exchange.undo();
+        let response = exchange.response.as_ref().unwrap();
+        assert_eq!((response.status.as_u16(), response.fields.len()), (200, 0));
+    }
+
+    #[test]
+    fn what_a_call_that_ended_well_changed_stays() {
+        let mut exchange = exchange();
+        begin(&mut exchange, Phase::RequestHead, true);
+        exchange.set(Part::Request, "x-a", b"1").unwrap();
+        exchange.end_call();
+        begin(&mut exchange, Phase::RequestHead, true);
+        exchange.set(Part::Request, "x-a", b"2").unwrap();
+        exchange.undo();
+        assert_eq!(exchange.get(Part::Request, "x-a"), Some(&b"1"[..]));
+        // Without need, nothing is noted.
+        let stage = exchange.stage;
+        exchange.begin_call(stage, false);
+        exchange.set(Part::Request, "x-a", b"3").unwrap();
+        exchange.undo();
+        assert_eq!(exchange.get(Part::Request, "x-a"), Some(&b"3"[..]));
     }
 
     #[test]

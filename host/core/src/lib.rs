@@ -21,4 +21,5 @@ pub mod path;
 pub mod phase;
 pub mod services;
 pub mod survey;
+mod undo;
 pub mod usage;

@@ -109,6 +109,27 @@ pub enum Owner {
     Worker(usize),
 }
 
+/// What a series stands at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// The figure's name.
+    pub name: String,
+    /// Labels and their values, in order of the labels.
+    pub labels: Vec<(String, String)>,
+    /// The number, or the sum of a histogram's values.
+    pub value: f64,
+    /// How many values a histogram has; none: it is no histogram.
+    pub count: Option<u64>,
+}
+
+impl Reading {
+    /// The value of a label.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        let found = self.labels.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
 /// Why a figure can't be registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetricError {
@@ -297,6 +318,40 @@ impl Registry {
             .count()
     }
 
+    /// What all series with a label of that value stand at, those of all owners together.
+    pub fn read(&self, label: &str, value: &str) -> Vec<Reading> {
+        let families = self.lock();
+        let mut readings = Vec::new();
+        for (name, family) in families.iter() {
+            for (labels, cells) in &family.series {
+                let is_it = |(known, held): &(String, String)| known == label && held == value;
+                if !labels.iter().any(is_it) {
+                    continue;
+                }
+                let (mut value, mut count) = (0.0, None);
+                for cell in cells.values() {
+                    match cell {
+                        Cell::Counter(counter) => value += counter.get() as f64,
+                        Cell::Gauge(gauge) => value += gauge.get(),
+                        Cell::Histogram(histogram) => {
+                            let counts = histogram.0.counts.iter();
+                            let here: u64 = counts.map(|it| it.load(Ordering::Relaxed)).sum();
+                            count = Some(count.unwrap_or(0) + here);
+                            value += f64::from_bits(histogram.0.sum.load(Ordering::Relaxed));
+                        }
+                    }
+                }
+                readings.push(Reading {
+                    name: name.clone(),
+                    labels: labels.clone(),
+                    value,
+                    count,
+                });
+            }
+        }
+        readings
+    }
+
     /// All figures in Prometheus' text format 0.0.4.
     pub fn encode(&self) -> String {
         let mut out = String::new();
@@ -480,6 +535,34 @@ mod tests {
             registry.histogram(Owner::Process, "h", "", &[], &[2.0, 1.0]),
             Err(MetricError::Invalid)
         ));
+    }
+
+    #[test]
+    fn series_are_read_by_a_label() {
+        let registry = Registry::new();
+        let labels = [("filter", "a"), ("phase", "log")];
+        for worker in 0..2 {
+            let owner = Owner::Worker(worker);
+            registry
+                .counter(owner, "calls", "", &labels)
+                .unwrap()
+                .add(2);
+            let histogram = registry.histogram(owner, "seconds", "", &labels[..1], &[1.0]);
+            histogram.unwrap().observe(0.5);
+        }
+        registry
+            .gauge("other", "", &[("filter", "b")])
+            .unwrap()
+            .set(1.0);
+        let read = registry.read("filter", "a");
+        let calls = &read[0];
+        assert_eq!(
+            (calls.name.as_str(), calls.label("phase")),
+            ("calls", Some("log"))
+        );
+        assert_eq!(read[1].count, Some(2));
+        let sums: Vec<f64> = read.iter().map(|it| it.value).collect();
+        assert_eq!(sums, [4.0, 1.0]);
     }
 
     #[test]

@@ -65,25 +65,25 @@ impl Survey {
 
     /// What a name, in lower case, counts as.
     fn named(name: &str) -> Survey {
-        match name {
-            "accept" => Survey::ACCEPT,
-            "connection" => Survey::CONNECTION,
-            "content-length" => Survey::CONTENT_LENGTH,
-            "transfer-encoding" => Survey::TRANSFER_ENCODING,
-            "te" => Survey::TE,
-            "trailer" => Survey::TRAILER,
-            "upgrade" => Survey::UPGRADE,
-            "keep-alive" => Survey::KEEP_ALIVE,
-            "proxy-connection"
-            | "http2-settings"
-            | "proxy-authorization"
-            | "proxy-authenticate" => Survey::OTHER_HOP,
-            "expect" => Survey::EXPECT,
-            "cookie" => Survey::COOKIE,
-            "x-request-id" => Survey::REQUEST_ID,
-            "forwarded" | "x-real-ip" => Survey::FORWARDED,
-            _ if name.starts_with("x-forwarded-") => Survey::FORWARDED,
-            _ if name.bytes().any(|byte| byte == b'_') => Survey::UNDERSCORE,
+        // By length first: most names are none of these, and are not compared with any.
+        match (name.len(), name) {
+            (2, "te") => Survey::TE,
+            (6, "accept") => Survey::ACCEPT,
+            (6, "cookie") => Survey::COOKIE,
+            (6, "expect") => Survey::EXPECT,
+            (7, "trailer") => Survey::TRAILER,
+            (7, "upgrade") => Survey::UPGRADE,
+            (9, "forwarded" | "x-real-ip") => Survey::FORWARDED,
+            (10, "connection") => Survey::CONNECTION,
+            (10, "keep-alive") => Survey::KEEP_ALIVE,
+            (12, "x-request-id") => Survey::REQUEST_ID,
+            (14, "content-length") => Survey::CONTENT_LENGTH,
+            (14, "http2-settings") => Survey::OTHER_HOP,
+            (16, "proxy-connection") => Survey::OTHER_HOP,
+            (17, "transfer-encoding") => Survey::TRANSFER_ENCODING,
+            (18, "proxy-authenticate") | (19, "proxy-authorization") => Survey::OTHER_HOP,
+            (13.., _) if name.starts_with("x-forwarded-") => Survey::FORWARDED,
+            _ if name.as_bytes().contains(&b'_') => Survey::UNDERSCORE,
             _ => Survey::default(),
         }
     }

@@ -45,6 +45,10 @@ pub(crate) enum ClientFault {
     BodyTimedOut,
     /// A body that broke off.
     BodyBroken,
+    /// HTTP/2: frames without use, and more of them than one can mean well. Ends the connection.
+    Flood,
+    /// HTTP/2: something else than settings at the beginning. Ends the connection.
+    Preface,
 }
 
 /// Why an exchange has no answer of an upstream or of a filter.
@@ -60,6 +64,8 @@ pub(crate) enum Failure {
     Loop,
     /// A filter failed, or there is none to call, and its policy is `closed`.
     Filter,
+    /// A filter failed so often that it is not called for a while, and its policy is `closed`.
+    Quarantined,
     /// All instances that a filter may have are at work.
     Instances,
     /// A response is too large for a filter that wants it whole.
@@ -120,6 +126,12 @@ impl ClientFault {
                 "the request's body did not come in time",
             ),
             ClientFault::BodyBroken => (400, "body_broken", "the request's body broke off"),
+            ClientFault::Flood => (400, "h2_abuse", "too many frames without use"),
+            ClientFault::Preface => (
+                400,
+                "h2_protocol",
+                "the connection does not begin as it must",
+            ),
         };
         told(status, reason, text)
     }
@@ -134,6 +146,7 @@ impl Failure {
             Failure::NoUpstream => (502, "no_upstream", "no upstream is configured"),
             Failure::Loop => (508, "loop", "the request has been here before"),
             Failure::Filter => (503, "filter", "the service is not available"),
+            Failure::Quarantined => (503, "filter_quarantined", "the service is not available"),
             Failure::Instances => (503, "instances", "the service is busy"),
             Failure::ResponseTooLarge => (
                 502,

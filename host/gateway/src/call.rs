@@ -7,7 +7,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -18,6 +17,7 @@ use tidegate_core::phase::{Flow, Phase};
 
 use crate::answer::Failure;
 use crate::chain::{Chain, Stop};
+use crate::figures::Began;
 use crate::snapshot;
 
 type Pending = Pin<Box<dyn Future<Output = Result<Flow, FilterError>>>>;
@@ -169,7 +169,7 @@ enum State {
     /// The guest waits for something.
     Running {
         ticket: u64,
-        began: Instant,
+        began: Began,
         original: Given,
     },
     Done,
@@ -213,8 +213,8 @@ impl Call {
             return Poll::Ready(Ok(Done::left_out(given)));
         };
         self.chain.called.set(position);
-        let original = self.chain.present(self.moment.stage, given);
-        let began = Instant::now();
+        let original = self.chain.present(self.moment, given);
+        let began = self.chain.begin(self.moment, &original);
         match filter.call(
             self.moment.stage.phase,
             self.moment.end,
@@ -244,12 +244,26 @@ impl Drop for Call {
     }
 }
 
+/// Whether a call failed because of a limit.
+pub(crate) fn is_over(error: &FilterError, limit: Limit) -> bool {
+    error
+        .fault
+        .overrun()
+        .is_some_and(|over| over.limit == limit)
+}
+
 impl Chain {
     /// Puts into the exchange what a callback is about, and returns what the filter can't have changed.
-    fn present(&self, stage: Stage, given: Given) -> Given {
+    fn present(&self, moment: Moment, given: Given) -> Given {
+        let Moment {
+            position, stage, ..
+        } = moment;
+        let open = self
+            .live_filter(position)
+            .is_some_and(|filter| filter.slot.failure == snapshot::Failure::Open);
         let mut exchange = self.exchange.borrow_mut();
-        exchange.stage = stage;
-        exchange.answer = None;
+        // Where a failure ends the exchange, nobody wants to know what there was before.
+        exchange.begin_call(stage, open);
         match given {
             Given::Nothing => Given::Nothing,
             Given::Piece(bytes) => {
@@ -269,9 +283,25 @@ impl Chain {
         }
     }
 
+    /// The clock of a call.
+    fn begin(&self, moment: Moment, original: &Given) -> Began {
+        let Some(filter) = self.live_filter(moment.position) else {
+            return Began::default();
+        };
+        if let Given::Piece(bytes) = original {
+            filter.figures.saw(moment.stage.phase, bytes.len());
+        }
+        filter
+            .figures
+            .begin(moment.stage.phase, self.spent.get().is_some())
+    }
+
     /// Takes out of the exchange again what a callback was about.
-    fn collect(&self, stage: Stage, original: &Given) -> Given {
+    fn collect(&self, stage: Stage, original: &Given, well: bool) -> Given {
         let mut exchange = self.exchange.borrow_mut();
+        if well {
+            exchange.end_call();
+        }
         match original {
             Given::Nothing => Given::Nothing,
             Given::Piece(_) => Given::Piece(std::mem::take(&mut exchange.chunk).into_bytes()),
@@ -290,17 +320,18 @@ impl Chain {
     fn settle(
         &self,
         moment: Moment,
-        began: Instant,
+        began: Began,
         original: Given,
         result: Result<Flow, FilterError>,
     ) -> Result<Done, Stop> {
         let Moment {
             position, stage, ..
         } = moment;
-        let became = self.collect(stage, &original);
+        let became = self.collect(stage, &original, result.is_ok());
         let figures = self.live_filter(position).map(|filter| &filter.figures);
         if let Some(figures) = figures {
-            figures.called(began.elapsed());
+            let took = figures.end(began);
+            self.add_time(took);
         }
         let broke = |what: &str| FilterError {
             filter: self.name(position),
@@ -333,43 +364,18 @@ impl Chain {
             Ok(_) => broke("it returned `hold` outside of a head phase"),
             Err(error) => error,
         };
-        self.failed(position, Some(&error))?;
-        // Pieces and trailers go on as they came. What it changed of a head before it failed stays: heads are not
-        // copied for the case of a failure.
+        self.note_failed(position, &error);
+        let busy = is_over(&error, Limit::Instances);
+        self.leave_out(
+            position,
+            if busy {
+                Failure::Instances
+            } else {
+                Failure::Filter
+            },
+        )?;
+        // Pieces and trailers go on as they came, heads and properties as they were.
+        self.exchange.borrow_mut().undo();
         Ok(Done::left_out(original))
-    }
-
-    /// What happens when a filter failed, or there is none to call: it is left out from here on, or the exchange ends.
-    pub(crate) fn failed(&self, position: usize, error: Option<&FilterError>) -> Result<(), Stop> {
-        self.skipped.set(position);
-        let Some(filter) = self.live_filter(position) else {
-            return Ok(());
-        };
-        let kind = error.map_or("unavailable", |error| error.fault.kind());
-        let slot = &filter.slot;
-        self.worker.figures.filter_failure(&slot.name, kind);
-        if let Some(error) = error
-            && self.worker.figures.may_log()
-        {
-            let exchange = self.exchange.borrow();
-            let id = exchange.request_id.to_str().unwrap_or_default();
-            tracing::error!(
-                filter = %slot.name, phase = %error.phase, request_id = id, route = %exchange.route,
-                error = %error.fault, "a filter failed"
-            );
-        }
-        match slot.failure {
-            snapshot::Failure::Open => {
-                filter.figures.skipped.increment();
-                Ok(())
-            }
-            snapshot::Failure::Closed => Err(Stop::Failed {
-                by: Some(position),
-                failure: match error.and_then(|error| error.fault.overrun()) {
-                    Some(over) if over.limit == Limit::Instances => Failure::Instances,
-                    _ => Failure::Filter,
-                },
-            }),
-        }
     }
 }

@@ -5,21 +5,27 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header;
 use http_body::Body as _;
 use tidegate_core::body::{Body, BodyError};
+use tidegate_core::clock::{Clock as _, SystemClock};
+use tidegate_core::error::{FilterError, Limit};
 use tidegate_core::exchange::{Answer, Exchange, ResponseHead, Stage};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::Phase;
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Failure, Manner};
-use crate::call::{Call, Done, Given, Moment, Turn};
+use crate::call::{Call, Done, Given, Moment, Turn, is_over};
+use crate::figures::Began;
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
 use crate::plan::{Direction, Step, Wish};
+use crate::quarantine::Admission;
+use crate::snapshot;
 use crate::worker::{Live, LiveFilter, Worker};
 
 /// Why a direction does not go on.
@@ -73,7 +79,11 @@ pub(crate) struct Chain {
     pub(crate) called: Marks,
     /// Filters that failed in this exchange and are not called again.
     pub(crate) skipped: Marks,
+    /// Filters that are in quarantine, and come back if this exchange goes well.
+    pub(crate) trials: Marks,
     pub(crate) manner: Manner,
+    /// Time in filters' calls so far, where the route wants it told.
+    pub(crate) spent: Cell<Option<Duration>>,
     /// Why the request's body was stopped on its way to the upstream.
     upload_stop: RefCell<Option<Stop>>,
     /// What the log says of it: the filter that answered, and why the proxy answered or broke off.
@@ -93,7 +103,9 @@ impl Chain {
             returning: Cell::new(None),
             called: Marks::default(),
             skipped: Marks::default(),
+            trials: Marks::default(),
             manner,
+            spent: Cell::new(None),
             upload_stop: RefCell::new(None),
             answered_by: Cell::new(None),
             reason: Cell::new(None),
@@ -117,13 +129,35 @@ impl Chain {
     pub(crate) async fn request(self: &Rc<Self>, mut body: Body) -> Result<Body, Stop> {
         for (position, step) in self.steps().iter().enumerate() {
             self.entered.set(position + 1);
-            if self.find(position).is_none() {
-                self.failed(position, None)?;
-            } else if !step.request.is_nothing() {
+            if self.enter(position)? && !step.request.is_nothing() {
                 body = self.pass(position, step, Direction::Request, body).await?;
             }
         }
         Ok(body)
+    }
+
+    /// Begins with a filter. Says whether it takes part: it does not if there is none to call, or if it failed so often
+    /// that it is not called at the moment, and its policy lets the exchange go on all the same.
+    fn enter(&self, position: usize) -> Result<bool, Stop> {
+        let Some(filter) = self.live_filter(position) else {
+            return Ok(false);
+        };
+        match filter.admit() {
+            Admission::Free => {}
+            Admission::Trial => self.trials.set(position),
+            Admission::Refused => {
+                self.leave_out(position, Failure::Quarantined)?;
+                return Ok(false);
+            }
+        }
+        if !filter.can_be_had(self.worker.filter_services()) {
+            self.worker
+                .figures
+                .filter_failure(&filter.slot.name, None, "unavailable");
+            self.leave_out(position, Failure::Filter)?;
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Takes the response's head, which lies in the exchange, and its body backwards through the filters that saw the
@@ -261,6 +295,11 @@ impl Chain {
         self.reason.set(Some(reason));
         if let Failure::Client(_) = failure {
             self.worker.figures.client_error(reason);
+            if self.worker.figures.may_log() {
+                let exchange = self.exchange.borrow();
+                let id = exchange.request_id.to_str().unwrap_or_default();
+                tracing::info!(client = %exchange.client.peer, request_id = id, reason, "a request was refused");
+            }
         } else {
             self.worker.figures.failure(reason);
         }
@@ -325,33 +364,146 @@ impl Chain {
     }
 
     /// Tells every filter that saw the request that the exchange is over. Runs once, whatever happened.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end(self: &Rc<Self>) {
         self.turn.end();
         for position in 0..self.entered.replace(0) {
-            let wants = self.step(position).is_some_and(|step| step.log);
-            if !wants && !self.called.has(position) {
-                continue;
+            self.tell_the_end(position);
+            let on_trial = self.trials.has(position) && self.called.has(position);
+            if on_trial && !self.skipped.has(position) {
+                self.trial_passed(position);
             }
-            let Some(filter) = self.live_filter(position).and_then(LiveFilter::present) else {
-                continue;
-            };
-            let skipped = self.skipped.has(position);
-            self.exchange.borrow_mut().stage = Stage {
-                phase: Phase::Log,
-                head_open: false,
-            };
-            match filter.call(Phase::Log, true, &self.exchange) {
-                Outcome::Ready(Err(error)) if !skipped => {
-                    // There is nothing left that its policy could decide.
-                    let _ = self.failed(position, Some(&error));
+        }
+    }
+
+    fn tell_the_end(self: &Rc<Self>, position: usize) {
+        let wants = self.step(position).is_some_and(|step| step.log);
+        let skipped = self.skipped.has(position);
+        if !self.called.has(position) && (!wants || skipped) {
+            return;
+        }
+        let Some(live) = self.live_filter(position) else {
+            return;
+        };
+        let Some(filter) = live.present() else {
+            return;
+        };
+        let stage = Stage {
+            phase: Phase::Log,
+            head_open: false,
+        };
+        self.exchange.borrow_mut().begin_call(stage, false);
+        self.called.set(position);
+        // Without a part in this phase, it only forgets what it kept of the exchange.
+        let began = if wants {
+            live.figures.begin(Phase::Log, false)
+        } else {
+            Began::default()
+        };
+        match filter.call(Phase::Log, true, &self.exchange) {
+            Outcome::Ready(result) => {
+                live.figures.end(began);
+                // There is nothing left that its policy could decide, but it is counted.
+                if let Err(error) = result
+                    && !skipped
+                {
+                    self.skipped.set(position);
+                    self.note_failed(position, &error);
                 }
-                Outcome::Ready(_) => {}
-                // It only gives way to others, and is over soon; without a runtime, nobody could bring it to its end.
-                Outcome::Pending(call) if Handle::try_current().is_ok() => {
-                    tokio::task::spawn_local(call);
-                }
-                Outcome::Pending(_) => {}
             }
+            // It only gives way to others, and is over soon; without a runtime, nobody could bring it to its end.
+            Outcome::Pending(call) if Handle::try_current().is_ok() => {
+                let chain = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = call.await
+                        && !skipped
+                    {
+                        chain.note_failed(position, &error);
+                    }
+                });
+            }
+            Outcome::Pending(_) => {}
+        }
+    }
+
+    fn trial_passed(&self, position: usize) {
+        let Some(filter) = self.live_filter(position) else {
+            return;
+        };
+        if let Some(quarantine) = &filter.slot.quarantine
+            && quarantine.passed(SystemClock.monotonic())
+        {
+            tracing::info!(
+                filter = %filter.slot.name,
+                "a filter is back in service: its trial request went well"
+            );
+        }
+    }
+
+    /// Counts time in a call, where the route wants it told.
+    pub(crate) fn add_time(&self, took: Option<Duration>) {
+        if let (Some(spent), Some(took)) = (self.spent.get(), took) {
+            self.spent.set(Some(spent + took));
+        }
+    }
+
+    // --- Failures of filters ---
+
+    /// Leaves a filter out of the exchange from here on, as its policy says: the exchange goes on without it, or ends.
+    pub(crate) fn leave_out(&self, position: usize, failure: Failure) -> Result<(), Stop> {
+        self.skipped.set(position);
+        let Some(filter) = self.live_filter(position) else {
+            return Ok(());
+        };
+        match filter.slot.failure {
+            snapshot::Failure::Open => {
+                filter.figures.skipped.increment();
+                Ok(())
+            }
+            snapshot::Failure::Closed => Err(Stop::Failed {
+                by: Some(position),
+                failure,
+            }),
+        }
+    }
+
+    /// Counts a failed call, tells of it, and takes the filter out of service if it was one too many.
+    pub(crate) fn note_failed(&self, position: usize, error: &FilterError) {
+        let Some(filter) = self.live_filter(position) else {
+            return;
+        };
+        let figures = &self.worker.figures;
+        let name = &filter.slot.name;
+        let reason = error.fault.kind();
+        figures.filter_failure(name, Some(error.phase), reason);
+        if let Some(suppressed) = filter.lines.next() {
+            let exchange = self.exchange.borrow();
+            let id = exchange.request_id.to_str().unwrap_or_default();
+            let over = error.fault.overrun();
+            let limit = over.map(|over| over.limit.name());
+            let (bound, value) = (over.map(|over| over.bound), over.map(|over| over.value));
+            tracing::error!(
+                filter = %name, phase = %error.phase, route = %exchange.route, request_id = id, reason,
+                limit, bound, value, error = %error.fault, suppressed, "a filter failed"
+            );
+        }
+        let Some(quarantine) = &filter.slot.quarantine else {
+            return;
+        };
+        // That all of its instances are busy is no fault of the filter.
+        if is_over(error, Limit::Instances) {
+            return;
+        }
+        let trial = self.trials.has(position);
+        let why = format!("in {}: {}", error.phase, error.fault);
+        if let Some(period) = quarantine.failed(SystemClock.monotonic(), trial, &why) {
+            figures.quarantined(name);
+            let for_ms = u64::try_from(period.as_millis()).unwrap_or(u64::MAX);
+            let message = if trial {
+                "a filter stays in quarantine: its trial request failed too"
+            } else {
+                "a filter is in quarantine: it failed too often, and until its next trial its policy answers for it"
+            };
+            tracing::error!(filter = %name, policy = filter.slot.failure.name(), for_ms, why, "{message}");
         }
     }
 }

@@ -3,24 +3,29 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use tidegate_core::clock;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::answer::ClientFault;
 use crate::h1_guard::{Guard, Seen};
+use crate::h2_guard;
 use crate::settings::Limits;
-use crate::signals::{Signals, Upgrade};
+use crate::signals::{CONNECTION, Signals, Upgrade};
 
 /// What is still read behind a refused request before the connection is closed under it: an answer that a client has not
 /// read yet is lost if bytes of its own meet a closed socket (RFC 9112 section 9.6).
 const LINGER_BYTES: usize = 1024 * 1024;
+/// Up to this many bytes are copied together: the system takes one piece for less than several.
+const SMALL_WRITE: usize = 2048;
 /// For how long it is read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -91,6 +96,7 @@ pub(crate) struct ClientIo<IO: ClientStream> {
     /// Read already, and not given to the parser.
     ahead: Bytes,
     http1: Option<Http1>,
+    http2: Option<Http2>,
     reading: Timer,
     writing: Timer,
     /// How long a client may take nothing of what is written.
@@ -122,6 +128,16 @@ struct Http1 {
     /// Whether what comes waits for the answer to an upgrade.
     waits: bool,
     tunnel: bool,
+}
+
+/// What HTTP/2 needs besides.
+struct Http2 {
+    guard: h2_guard::Guard,
+    header_timeout: Duration,
+    /// Since when a header block waits for its rest.
+    since: Option<Instant>,
+    /// Whether the connection was ended under the parser.
+    ended: bool,
 }
 
 /// What the parser waits for when nothing comes.
@@ -161,26 +177,31 @@ impl<IO: ClientStream> ClientIo<IO> {
             waits: false,
             tunnel: false,
         };
-        Self::new(io, ahead, limits, Some(http1), signals)
+        let mut this = Self::new(io, ahead, limits, signals);
+        this.http1 = Some(http1);
+        this
     }
 
-    /// One that needs no guard.
+    /// The same for HTTP/2. What was read already ends with the preface, or has it all before it.
     pub(crate) fn http2(io: IO, ahead: Vec<u8>, limits: &Limits, signals: Arc<Signals>) -> Self {
-        Self::new(io, ahead, limits, None, signals)
+        let http2 = Http2 {
+            guard: h2_guard::Guard::new(Instant::now),
+            header_timeout: limits.header_timeout,
+            since: None,
+            ended: false,
+        };
+        let mut this = Self::new(io, ahead, limits, signals);
+        this.http2 = Some(http2);
+        this
     }
 
-    fn new(
-        io: IO,
-        ahead: Vec<u8>,
-        limits: &Limits,
-        http1: Option<Http1>,
-        signals: Arc<Signals>,
-    ) -> Self {
+    fn new(io: IO, ahead: Vec<u8>, limits: &Limits, signals: Arc<Signals>) -> Self {
         ClientIo {
             io,
             signals,
             ahead: ahead.into(),
-            http1,
+            http1: None,
+            http2: None,
             reading: Timer::default(),
             writing: Timer::default(),
             patience: limits.body_idle_timeout,
@@ -194,8 +215,18 @@ impl<IO: ClientStream> ClientIo<IO> {
 
     /// Shows what was read from `start` on to the guard, and takes back what may not go on yet, or ever.
     fn show(&mut self, buf: &mut ReadBuf<'_>, start: usize) {
-        let Some(http1) = &mut self.http1 else { return };
         let fresh = buf.filled().get(start..).unwrap_or_default();
+        let Some(http1) = &mut self.http1 else {
+            if let Some(http2) = &mut self.http2 {
+                http2.since = None;
+                if let Err(fault) = http2.guard.inspect(fresh, self.signals.begun()) {
+                    self.signals.found(CONNECTION, fault);
+                    http2.ended = true;
+                    buf.set_filled(start);
+                }
+            }
+            return;
+        };
         match http1.guard.inspect(fresh) {
             Seen::Clear => {}
             Seen::Upgrade(kept) => {
@@ -223,17 +254,26 @@ impl<IO: ClientStream> ClientIo<IO> {
         }
     }
 
-    /// Whether the client has been waited for long enough. HTTP/1 only.
+    /// Whether the client has been waited for long enough. Over HTTP/2 this holds for a header block that has begun: all
+    /// streams wait for its end.
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(http1) = &mut self.http1 else {
-            return Poll::Pending;
+            let http2 = self.http2.as_mut().filter(|it| it.guard.is_in_block());
+            let Some(http2) = http2 else {
+                return Poll::Pending;
+            };
+            let since = *http2.since.get_or_insert_with(Instant::now);
+            ready!(self.reading.poll_until(since + http2.header_timeout, cx));
+            self.signals.found(CONNECTION, ClientFault::HeadTimedOut);
+            http2.ended = true;
+            return Poll::Ready(());
         };
         loop {
             match http1.awaits(&self.signals) {
                 Awaits::Nothing => return Poll::Pending,
                 // Nobody asks again when that is over, so a look from time to time must do.
                 Awaits::Answer => {
-                    let next = Instant::now() + http1.idle_timeout;
+                    let next = Instant::from_std(clock::turn()) + http1.idle_timeout;
                     ready!(self.reading.poll_before(next, cx));
                 }
                 Awaits::Bytes(until) => {
@@ -251,6 +291,24 @@ impl<IO: ClientStream> ClientIo<IO> {
             http1.end = Some(0);
         }
         Poll::Ready(())
+    }
+
+    /// Ends an HTTP/2 connection under the parser: says GOAWAY, and reads on for a moment so that it arrives.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let (Closing::Open, Some(http2)) = (&self.closing, &self.http2) {
+            let fault = self.signals.fault_of(CONNECTION);
+            let goaway = goaway(http2.guard.last_stream(), fault);
+            // Nobody waits for a client that does not read.
+            let _ = Pin::new(&mut self.io).poll_write(cx, &goaway);
+            let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+            self.closing = Closing::Lingers {
+                left: LINGER_BYTES,
+                until: Instant::now() + LINGER,
+            };
+        }
+        ready!(self.poll_linger(cx));
+        self.closing = Closing::Closed;
+        Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 
     /// Bounds how long a write may wait.
@@ -296,7 +354,7 @@ impl Http1 {
         }
         let since = match self.since {
             Some((of, since)) if of == request => since,
-            _ => Instant::now(),
+            _ => Instant::from_std(clock::turn()),
         };
         self.since = Some((request, since));
         Awaits::Bytes(since + self.header_timeout)
@@ -338,6 +396,9 @@ impl<IO: ClientStream> AsyncRead for ClientIo<IO> {
                     }
                     http1.waits = false;
                 }
+            }
+            if this.has_ended() {
+                return this.poll_end(cx);
             }
             let start = buf.filled().len();
             if this.ahead.is_empty() {
@@ -392,8 +453,16 @@ impl<IO: ClientStream> ClientIo<IO> {
     }
 
     fn written(&mut self, result: &Poll<io::Result<usize>>, offered: usize) {
+        if let (Some(http2), Poll::Ready(Ok(written))) = (&mut self.http2, result) {
+            http2.guard.sent(*written);
+        }
         self.at_rest = matches!(result, Poll::Ready(Ok(written)) if *written == offered);
         self.flushed = false;
+    }
+
+    /// Whether an HTTP/2 connection was ended under the parser: what it still writes goes nowhere.
+    fn has_ended(&self) -> bool {
+        self.http2.as_ref().is_some_and(|http2| http2.ended)
     }
 
     /// Reads on for a while behind the end of what was written, and throws it away.
@@ -423,6 +492,9 @@ impl<IO: ClientStream> AsyncWrite for ClientIo<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.has_ended() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let result = match this.poll_interim(cx) {
             Poll::Ready(Ok(())) => {
                 let result = Pin::new(&mut this.io).poll_write(cx, bytes);
@@ -441,10 +513,22 @@ impl<IO: ClientStream> AsyncWrite for ClientIo<IO> {
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.has_ended() {
+            return Poll::Ready(Ok(pieces.iter().map(|piece| piece.len()).sum()));
+        }
         let result = match this.poll_interim(cx) {
             Poll::Ready(Ok(())) => {
-                let result = Pin::new(&mut this.io).poll_write_vectored(cx, pieces);
-                this.written(&result, pieces.iter().map(|piece| piece.len()).sum());
+                let length = pieces.iter().map(|piece| piece.len()).sum();
+                let io = Pin::new(&mut this.io);
+                let result = if length <= SMALL_WRITE {
+                    let mut space = [const { MaybeUninit::uninit() }; SMALL_WRITE];
+                    let mut whole = ReadBuf::uninit(&mut space);
+                    pieces.iter().for_each(|piece| whole.put_slice(piece));
+                    io.poll_write(cx, whole.filled())
+                } else {
+                    io.poll_write_vectored(cx, pieces)
+                };
+                this.written(&result, length);
                 result
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -509,6 +593,17 @@ impl<IO: ClientStream> fmt::Debug for ClientIo<IO> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientIo").finish_non_exhaustive()
     }
+}
+
+/// A GOAWAY frame (RFC 9113 section 6.8) that tells of a fault.
+fn goaway(last_stream: u32, fault: Option<ClientFault>) -> [u8; 17] {
+    let reason = match fault {
+        Some(ClientFault::Preface) => h2::Reason::PROTOCOL_ERROR,
+        _ => h2::Reason::ENHANCE_YOUR_CALM,
+    };
+    let [a, b, c, d] = last_stream.to_be_bytes();
+    let [e, f, g, h] = u32::from(reason).to_be_bytes();
+    [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, e, f, g, h]
 }
 
 /// A moment to wait for, which may move. Moving it to later costs nothing until the earlier one has come.

@@ -3,12 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -17,6 +18,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidegate_core::body::Body;
+use tidegate_core::clock;
 use tidegate_core::exchange::TlsFacts;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::watch;
@@ -28,7 +30,7 @@ use crate::forwarded::{self, Hop};
 use crate::head::Reader;
 use crate::serve;
 use crate::settings::Limits;
-use crate::signals::Signals;
+use crate::signals::{CONNECTION, Signals};
 use crate::streams::{Stall, Streams};
 use crate::worker::Worker;
 
@@ -59,6 +61,11 @@ impl Drain {
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// Whether there may be more to see than when [`Drain::begun`] last looked.
+    fn has_news(&self) -> bool {
+        self.0.has_changed().unwrap_or(true)
     }
 
     /// Waits until it begins; for ever if it never can.
@@ -143,8 +150,7 @@ impl Worker {
                     Ok(Ok(detected)) => detected,
                     Ok(Err(_)) => return,
                     Err(_) => {
-                        let reason = ClientFault::HeadTimedOut.told().reason;
-                        self.figures.client_error(reason);
+                        self.refused(peer, ClientFault::HeadTimedOut.told().reason);
                         return;
                     }
                 }
@@ -201,23 +207,33 @@ impl Worker {
         }
         let served = builder.serve_connection(TokioIo::new(io), service);
         let mut served = pin!(served.with_upgrades());
+        let news = drain.clone();
+        let mut begun = pin!(drain.begun());
         let mut draining = false;
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = served.as_mut() => break result,
-                () = drain.begun(), if !draining => {
-                    draining = true;
-                    served.as_mut().graceful_shutdown();
+        let mut told: Option<Waker> = None;
+        let result = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(result) = served.as_mut().poll(cx) {
+                    return Poll::Ready(result);
                 }
+                // Asked only if the answer can be another one: this runs whenever a byte moves.
+                let knows = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+                if draining || (knows && !news.has_news()) {
+                    return Poll::Pending;
+                }
+                told = Some(cx.waker().clone());
+                ready!(begun.as_mut().poll(cx));
+                draining = true;
+                served.as_mut().graceful_shutdown();
             }
-        };
+        })
+        .await;
         // What never became a request could not be told to anybody.
         let untold = connection.signals.fault_of(connection.activity.turns.get());
         match (untold, result) {
-            (Some(fault), _) => self.figures.client_error(fault.told().reason),
+            (Some(fault), _) => self.refused(connection.peer, fault.told().reason),
             (None, Err(error)) if error.is_parse() => {
-                self.figures.client_error(ClientFault::Head.told().reason);
+                self.refused(connection.peer, ClientFault::Head.told().reason);
             }
             _ => {}
         }
@@ -257,8 +273,10 @@ impl Worker {
             tokio::select! {
                 biased;
                 result = served.as_mut() => {
-                    if let Some(reason) = result.err().as_ref().and_then(http2_reason) {
-                        self.figures.client_error(reason);
+                    let found = connection.signals.fault_of(CONNECTION);
+                    let found = found.map(|fault| fault.told().reason);
+                    if let Some(reason) = found.or(result.err().as_ref().and_then(http2_reason)) {
+                        self.refused(connection.peer, reason);
                     }
                     return;
                 }
@@ -279,6 +297,14 @@ impl Worker {
         }
     }
 
+    /// Counts and logs what never became a request, or ended all of a connection's.
+    fn refused(&self, client: SocketAddr, reason: &'static str) {
+        self.figures.client_error(reason);
+        if self.figures.may_log() {
+            tracing::info!(%client, reason, "a connection was ended");
+        }
+    }
+
     fn respond(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -295,6 +321,9 @@ impl Connection {
     fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
         let number = self.activity.turns.get();
         self.activity.turns.set(number + 1);
+        if self.http2 {
+            self.signals.begin();
+        }
         self.activity.busy.set(self.activity.busy.get() + 1);
         Place {
             number,
@@ -334,7 +363,7 @@ impl Activity {
     }
 
     fn touch(&self) {
-        self.since.set(Instant::now());
+        self.since.set(Instant::from_std(clock::turn()));
     }
 
     /// Waits until no exchange was under way for so long. The patience may depend on whether there ever was one.

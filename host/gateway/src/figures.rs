@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tidegate_core::metrics::{Counter, Gauge, Histogram, Owner, Registry, SECONDS};
+use tidegate_core::phase::Phase;
 
 /// The classes of `tidegate_requests_total`; 499 stands for a client that left.
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -121,36 +122,69 @@ impl WorkerFigures {
     }
 
     pub(crate) fn filter(&self, name: &str) -> FilterFigures {
-        let counter = |metric, help| {
+        let counter = |metric, help, labels: &[(&str, &str)]| {
             self.registry
-                .counter(self.owner, metric, help, &[("filter", name)])
+                .counter(self.owner, metric, help, labels)
                 .unwrap_or_default()
         };
+        let filter = ("filter", name);
+        let by_phase =
+            |metric, help, phase: Phase| counter(metric, help, &[filter, ("phase", phase.name())]);
         FilterFigures {
-            calls: counter("tidegate_filter_calls_total", "Calls into a filter."),
-            nanoseconds: counter(
-                "tidegate_filter_nanoseconds_total",
-                "Time in a filter's calls, waiting included.",
-            ),
+            calls: CALLED.map(|phase| {
+                by_phase(
+                    "tidegate_filter_calls_total",
+                    "Calls into a filter, by phase.",
+                    phase,
+                )
+            }),
+            bytes: [Phase::RequestBody, Phase::ResponseBody].map(|phase| {
+                by_phase(
+                    "tidegate_filter_body_bytes_total",
+                    "Bytes of bodies that a filter was called for, by phase.",
+                    phase,
+                )
+            }),
+            seconds: self
+                .registry
+                .histogram(
+                    self.owner,
+                    "tidegate_filter_call_seconds",
+                    "Time in a filter's calls by the clock, waiting included; of each phase, one call in 16 is measured.",
+                    &[filter],
+                    &CALL_SECONDS,
+                )
+                .ok(),
             answers: counter(
                 "tidegate_filter_answers_total",
                 "Answers that a filter gave.",
+                &[filter],
             ),
             skipped: counter(
                 "tidegate_filter_fail_open_total",
-                "Exchanges that went on without a filter that failed.",
+                "Exchanges that went on without a filter that failed, is in quarantine or can't be had.",
+                &[filter],
             ),
         }
     }
 
-    /// Counts a filter's failure by its kind.
-    pub(crate) fn filter_failure(&self, filter: &str, kind: &str) {
-        let labels = [("filter", filter), ("kind", kind)];
-        let help = "Failed calls into a filter, by kind.";
-        if let Ok(counter) =
-            self.registry
-                .counter(self.owner, "tidegate_filter_failures_total", help, &labels)
-        {
+    /// Counts a filter's failure by phase and reason.
+    pub(crate) fn filter_failure(&self, filter: &str, phase: Option<Phase>, reason: &str) {
+        let phase = phase.map_or("", Phase::name);
+        let labels = [("filter", filter), ("phase", phase), ("reason", reason)];
+        let help = "Failures of a filter, by phase and reason.";
+        self.count("tidegate_filter_failures_total", help, &labels);
+    }
+
+    /// Counts that a filter was taken out of service.
+    pub(crate) fn quarantined(&self, filter: &str) {
+        let help = "Times that a filter was taken out of service because it failed too often, failed trials included.";
+        let labels = [("filter", filter)];
+        self.count("tidegate_filter_quarantines_total", help, &labels);
+    }
+
+    fn count(&self, name: &str, help: &str, labels: &[(&str, &str)]) {
+        if let Ok(counter) = self.registry.counter(self.owner, name, help, labels) {
             counter.increment();
         }
     }
@@ -175,20 +209,159 @@ impl RouteFigures {
     }
 }
 
+/// The phases in which an exchange calls a filter, in the order of their counters.
+const CALLED: [Phase; 7] = [
+    Phase::RequestHead,
+    Phase::RequestBody,
+    Phase::RequestTrailers,
+    Phase::ResponseHead,
+    Phase::ResponseBody,
+    Phase::ResponseTrailers,
+    Phase::Log,
+];
+
+/// One call in so many is timed: two looks at the clock would cost as much as a small call.
+const TIMED: u64 = 16;
+
+/// Bounds for the time of a call, in seconds: from half a microsecond to one second.
+const CALL_SECONDS: [f64; 14] = [
+    0.000_000_5,
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_5,
+    0.001,
+    0.005,
+    0.02,
+    0.1,
+    1.0,
+];
+
 /// What is counted for a filter.
 #[derive(Debug)]
 pub(crate) struct FilterFigures {
-    calls: Counter,
-    nanoseconds: Counter,
+    calls: [Counter; CALLED.len()],
+    /// Request, response.
+    bytes: [Counter; 2],
+    seconds: Option<Histogram>,
     pub(crate) answers: Counter,
     pub(crate) skipped: Counter,
 }
 
+/// The clock of a call, if it runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Began {
+    at: Option<Instant>,
+    /// Whether the call is one of those for the histogram.
+    sampled: bool,
+}
+
 impl FilterFigures {
-    /// Counts a call. Each is timed: two looks at the clock cost less than any call.
-    pub(crate) fn called(&self, took: Duration) {
-        self.calls.increment();
-        self.nanoseconds
-            .add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    /// Counts a call that begins. `timed` says that somebody wants to know how long it takes, whatever the figures want.
+    pub(crate) fn begin(&self, phase: Phase, timed: bool) -> Began {
+        let index = match phase {
+            Phase::RequestHead | Phase::Configure => 0,
+            Phase::RequestBody => 1,
+            Phase::RequestTrailers => 2,
+            Phase::ResponseHead => 3,
+            Phase::ResponseBody => 4,
+            Phase::ResponseTrailers => 5,
+            Phase::Log => 6,
+        };
+        let Some(counter) = self.calls.get(index) else {
+            return Began::default();
+        };
+        let sampled = counter.get().is_multiple_of(TIMED);
+        counter.increment();
+        Began {
+            at: (sampled || timed).then(Instant::now),
+            sampled,
+        }
+    }
+
+    /// How long a call took that ended, if that is known.
+    pub(crate) fn end(&self, began: Began) -> Option<Duration> {
+        let took = began.at?.elapsed();
+        if began.sampled
+            && let Some(seconds) = &self.seconds
+        {
+            seconds.observe(took.as_secs_f64());
+        }
+        Some(took)
+    }
+
+    /// Counts what of a body a filter was called for.
+    pub(crate) fn saw(&self, phase: Phase, bytes: usize) {
+        let [request, response] = &self.bytes;
+        let counter = if phase == Phase::RequestBody {
+            request
+        } else {
+            response
+        };
+        counter.add(bytes as u64);
+    }
+}
+
+/// Lines on one thing's failures: so many a second, and then how many were left out.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    since: Cell<Option<Instant>>,
+    written: Cell<u32>,
+    suppressed: Cell<u64>,
+}
+
+impl Lines {
+    /// So many a second.
+    const MOST: u32 = 5;
+
+    /// Whether one more line may be written, and how many were not since the last one.
+    pub(crate) fn next(&self) -> Option<u64> {
+        let now = Instant::now();
+        let fresh = self
+            .since
+            .get()
+            .is_none_or(|since| now - since >= Duration::from_secs(1));
+        if fresh {
+            self.since.set(Some(now));
+            self.written.set(0);
+        }
+        if self.written.get() == Self::MOST {
+            self.suppressed.set(self.suppressed.get() + 1);
+            return None;
+        }
+        self.written.set(self.written.get() + 1);
+        Some(self.suppressed.replace(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_lines_is_told_in_few() {
+        let lines = Lines::default();
+        let written = (0..100).filter(|_| lines.next().is_some()).count();
+        assert_eq!(written, Lines::MOST as usize);
+        lines
+            .since
+            .set(Instant::now().checked_sub(Duration::from_secs(2)));
+        assert_eq!(lines.next(), Some(95));
+        assert_eq!(lines.next(), Some(0));
+    }
+
+    #[test]
+    fn of_each_phase_the_first_call_is_timed_and_then_one_in_sixteen() {
+        let figures = WorkerFigures::new(Arc::new(Registry::new()), 0).filter("a");
+        for phase in CALLED {
+            let timed = |_: &u64| figures.begin(phase, false).at.is_some();
+            assert_eq!((0..32).filter(timed).collect::<Vec<_>>(), [0, 16]);
+        }
+        let began = figures.begin(Phase::Log, true);
+        assert!(figures.end(began).is_some());
     }
 }

@@ -65,10 +65,10 @@ impl FilterBody {
         }
     }
 
-    /// Puts bytes before the body that the filter has seen already.
-    pub(crate) fn behind(mut self, bytes: Bytes) -> Self {
+    /// Puts bytes before the body that the filter has seen already, and says whether it changed them.
+    pub(crate) fn behind(mut self, bytes: Bytes, changed: bool) -> Self {
         self.prefix = bytes;
-        self.changed = true;
+        self.changed = changed;
         self
     }
 

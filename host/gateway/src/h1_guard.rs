@@ -187,7 +187,15 @@ impl Guard {
 
     /// What lets the parser see a head that is not whole as a whole one.
     pub(crate) fn tail(&self) -> &'static [u8] {
-        tail(self.lines.count, &self.lines.partial)
+        self.tail_behind(&self.lines.partial)
+    }
+
+    /// The same behind the beginning of a line. Trailers get none: their request has begun, and must not look whole.
+    fn tail_behind(&self, partial: &[u8]) -> &'static [u8] {
+        match self.state {
+            State::Trailers => b"",
+            _ => tail(self.lines.count, partial),
+        }
     }
 
     fn skip(&mut self, left: u64, have: usize, with: fn(u64) -> State) -> usize {
@@ -205,7 +213,7 @@ impl Guard {
         let mut line = std::mem::take(&mut self.lines.partial);
         let Some(end) = memchr(b'\n', rest) else {
             let fault = self.over_bounds(line.len() + rest.len());
-            let tail = tail(self.lines.count, &line);
+            let tail = self.tail_behind(&line);
             line.extend_from_slice(rest);
             self.lines.partial = line;
             return match fault {
@@ -213,7 +221,7 @@ impl Guard {
                 None => Step::Taken(rest.len()),
             };
         };
-        let tail = tail(self.lines.count, &line);
+        let tail = self.tail_behind(&line);
         let piece = rest.get(..end).unwrap_or_default();
         let whole = if line.is_empty() {
             piece

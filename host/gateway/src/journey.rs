@@ -10,7 +10,7 @@ use http::header::HeaderValue;
 use http::{StatusCode, request};
 use hyper::body::Incoming;
 use tidegate_core::body::BodyError;
-use tidegate_core::clock::{Clock as _, SystemClock};
+use tidegate_core::clock::{self, Clock as _, SystemClock};
 use tidegate_upstream::Upgraded;
 
 use crate::access_log::Record;
@@ -72,7 +72,7 @@ impl Journey {
         parts: request::Parts,
         incoming: Incoming,
     ) -> (Self, Option<ClientFault>) {
-        let began = Instant::now();
+        let began = clock::turn();
         let found = connection.signals.fault_of(place.number);
         connection.signals.final_response(false);
         let admitted = admit::admit(&worker, &connection, parts, found);
@@ -191,7 +191,7 @@ impl Drop for Journey {
             End::Broken(_) | End::Whole => {}
         }
         self.chain.end();
-        let duration = self.began.elapsed();
+        let duration = clock::turn().saturating_duration_since(self.began);
         let status = self.status();
         let route = self.chain.live.figures(self.chain.route.get());
         route.record(status, duration.as_secs_f64());

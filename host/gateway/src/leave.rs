@@ -1,8 +1,10 @@
 //! The response on its way out: the head as the client's protocol wants it, the body counted to its end, which is the end
 //! of the exchange, or the switch to another protocol.
 
+use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -31,6 +33,7 @@ pub(crate) fn leave(
         journey.upload.drain();
     }
     let mut response = head(&journey);
+    tell_times(&journey, response.headers_mut());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         match switch(&journey, upgrade) {
             Some((protocol, client, upstream)) => {
@@ -88,6 +91,23 @@ fn head(journey: &Journey) -> Response<Body> {
         };
     }
     response
+}
+
+/// Tells the client how long filters and upstream took (Server-Timing), where the route wants that. Calls for the
+/// response's body are still to come.
+fn tell_times(journey: &Journey, fields: &mut HeaderMap) {
+    let Some(spent) = journey.chain.spent.get() else {
+        return;
+    };
+    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+    let mut text = format!("filter;dur={:.3}", millis(spent));
+    if let Some(took) = journey.sent.borrow().took {
+        // Writing to a string does not fail.
+        let _ = write!(text, ", upstream;dur={:.3}", millis(took));
+    }
+    if let Ok(value) = HeaderValue::try_from(text) {
+        fields.append("server-timing", value);
+    }
 }
 
 /// Makes the fields fit a response that has no body, whatever somebody gave it (RFC 9110 section 6.4.1). Says whether it has

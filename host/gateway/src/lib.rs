@@ -10,6 +10,7 @@
 
 pub mod access_log;
 mod admit;
+mod alone;
 mod answer;
 mod call;
 mod chain;
@@ -21,12 +22,14 @@ mod forward;
 mod forwarded;
 mod guest_calls;
 mod h1_guard;
+mod h2_guard;
 mod head;
 mod journey;
 mod leave;
 mod marks;
 mod pattern;
 mod plan;
+mod quarantine;
 mod route;
 mod serve;
 mod settings;
@@ -41,9 +44,11 @@ mod upload;
 mod whole;
 mod worker;
 
+pub use alone::{AloneError, alone};
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};
+pub use quarantine::{Quarantine, QuarantineSettings, Quarantined};
 pub use route::{Conflict, RouteSpec};
 pub use settings::{Limits, Settings, Underscores};
 pub use snapshot::{Failure, FilterSlot, Snapshot};

@@ -34,6 +34,8 @@ pub struct RouteSpec {
     pub filters: Vec<usize>,
     /// Whether the upstream sees the client's Host or its own.
     pub preserve_host: bool,
+    /// Whether the response tells how long filters and upstream took.
+    pub server_timing: bool,
 }
 
 impl RouteSpec {
@@ -172,6 +174,11 @@ impl Router {
         &self.routes
     }
 
+    /// Whether any route asks for a host.
+    pub(crate) fn has_hosts(&self) -> bool {
+        !(self.exact.is_empty() && self.suffixes.is_empty())
+    }
+
     /// The position of the most specific route that takes a request. `host` is in lower case, without port and trailing
     /// dot; `path` is in normal form.
     pub(crate) fn find(
@@ -245,6 +252,7 @@ mod tests {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
         }
     }
 

@@ -5,11 +5,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::Duration;
 
 use http::{Request, Response, Version, header};
 use hyper::body::Incoming;
 use tidegate_core::body::Body;
+use tidegate_core::clock;
 use tidegate_upstream::{Interim, Sent};
 
 use crate::answer::{ClientFault, Failure};
@@ -61,7 +62,8 @@ fn route(journey: &Journey) -> Result<(), Failure> {
     let mut exchange = chain.exchange.borrow_mut();
     let head = &exchange.request;
     let router = &chain.live.snapshot.router;
-    let host = head.authority.as_ref().map(head::normal_host);
+    let host = head.authority.as_ref().filter(|_| router.has_hosts());
+    let host = host.map(head::normal_host);
     let host = host.as_deref().unwrap_or_default();
     let path = head.target.path();
     let index = router
@@ -74,6 +76,9 @@ fn route(journey: &Journey) -> Result<(), Failure> {
         exchange.parameters = route.path.parameters(path);
     }
     exchange.route = Arc::clone(&route.name);
+    if route.server_timing {
+        chain.spent.set(Some(Duration::ZERO));
+    }
     Ok(())
 }
 
@@ -107,14 +112,14 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
     } else {
         None
     };
-    let began = Instant::now();
+    let began = clock::turn();
     let result = chain
         .worker
         .upstreams
         .send(upstream, request, interim)
         .await;
     let mut sent = journey.sent.borrow_mut();
-    sent.took = Some(began.elapsed());
+    sent.took = Some(clock::turn().saturating_duration_since(began));
     // A filter that stopped the request's body meanwhile has said why.
     let answered: Sent = match (result, chain.take_upload_stop()) {
         (Ok(answered), None) => answered,

@@ -13,6 +13,9 @@ use crate::answer::ClientFault;
 /// The most bytes of interim responses that wait to be written; what is over is left out.
 const MAX_INTERIM: usize = 16 * 1024;
 
+/// In place of a request's number: the connection as a whole.
+pub(crate) const CONNECTION: u64 = u64::MAX;
+
 /// What became of a request to change the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Upgrade {
@@ -27,6 +30,7 @@ pub(crate) enum Upgrade {
 /// The signals of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
+    begun: AtomicU64,
     served: AtomicU64,
     finished: Mutex<Option<Instant>>,
     faulty: AtomicBool,
@@ -41,6 +45,18 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    // --- Beginnings ---
+
+    /// Requests' end: one more request has come that is in order.
+    pub(crate) fn begin(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes' end: how many have.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
     // --- Faults ---
 
     /// Bytes' end: the request of this number, counted from 0, must not be served.

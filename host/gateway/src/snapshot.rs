@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tidegate_core::filter::FilterModule;
 use tidegate_upstream::Upstream;
 
+use crate::quarantine::Quarantine;
 use crate::route::{Conflict, RouteSpec, Router};
 
 /// What happens to an exchange when a filter fails.
@@ -19,6 +20,16 @@ pub enum Failure {
     Open,
 }
 
+impl Failure {
+    /// Its name in the configuration and the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Failure::Closed => "closed",
+            Failure::Open => "open",
+        }
+    }
+}
+
 /// A filter's place in a snapshot.
 #[derive(Clone, Debug)]
 pub struct FilterSlot {
@@ -28,6 +39,8 @@ pub struct FilterSlot {
     pub module: Option<Arc<dyn FilterModule>>,
     /// Its policy.
     pub failure: Failure,
+    /// Its failures so far, shared by all workers and all snapshots with this version of it; none: it is never taken out.
+    pub quarantine: Option<Arc<Quarantine>>,
 }
 
 /// Everything that is in force.

@@ -38,15 +38,16 @@ impl Chain {
         let held = self.hold(&needs.whole, direction, &mut body).await?;
         let moment = self.moment(position, direction.body(), true, !held.over);
         let done = self.call(moment, Given::Piece(held.bytes.clone())).await?;
-        let Given::Piece(judged) = done.given else {
+        let Given::Piece(mut judged) = done.given else {
             return Ok(body);
         };
-        if done.changed || held.over {
-            self.length_changes(direction);
-        }
+        let mut changed = done.changed;
         if held.over {
+            if !done.left_out {
+                self.length_changes(direction);
+            }
             let rest = FilterBody::new(self, position, direction, body, true, needs.trailers);
-            return Ok(Body::stream(rest.behind(judged)));
+            return Ok(Body::stream(rest.behind(judged, changed)));
         }
         let mut trailers = held.trailers;
         if needs.trailers
@@ -54,9 +55,17 @@ impl Chain {
         {
             let moment = self.moment(position, direction.trailers(), true, true);
             let done = self.call(moment, Given::Trailers(given)).await?;
+            if done.left_out {
+                // Nothing has left yet: the body is what it was before this filter, too.
+                judged = held.bytes;
+                changed = false;
+            }
             if let Given::Trailers(judged) = done.given {
                 trailers = Some(judged);
             }
+        }
+        if changed {
+            self.length_changes(direction);
         }
         Ok(match trailers {
             None => Body::full(judged),

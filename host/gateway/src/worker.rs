@@ -8,15 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use tidegate_core::clock::{Clock as _, SystemClock};
 use tidegate_core::filter::{Filter, FilterModule, WorkerServices};
 use tidegate_core::metrics::Registry;
 use tidegate_core::services::HttpClient;
 use tidegate_upstream::Client as UpstreamClient;
 
 use crate::access_log::AccessLog;
+use crate::figures::Lines;
 use crate::figures::{FilterFigures, RouteFigures, WorkerFigures};
 use crate::guest_calls::GuestCalls;
 use crate::plan::Step;
+use crate::quarantine::{Admission, Tally};
 use crate::settings::Settings;
 use crate::snapshot::{FilterSlot, Snapshot};
 
@@ -42,6 +45,7 @@ pub struct Worker {
     pub(crate) figures: Rc<WorkerFigures>,
     live: RefCell<Rc<Live>>,
     services: WorkerServices,
+    id: usize,
     last_id: Cell<u64>,
     random: Cell<u64>,
 }
@@ -66,6 +70,10 @@ pub(crate) struct LiveFilter {
     pub(crate) slot: FilterSlot,
     pub(crate) figures: FilterFigures,
     filter: RefCell<Option<Rc<dyn Filter>>>,
+    /// Lines on its failures.
+    pub(crate) lines: Lines,
+    /// Counts its exchanges here, where failures in a row take it out of service.
+    tally: Option<Tally>,
     /// When an instance may be tried for again, and the pause before the attempt after that.
     pause: Cell<Option<(Instant, Duration)>>,
 }
@@ -95,18 +103,42 @@ impl Live {
 }
 
 impl LiveFilter {
-    fn new(slot: &FilterSlot, figures: FilterFigures, filter: Option<Rc<dyn Filter>>) -> Self {
+    fn new(
+        slot: &FilterSlot,
+        worker: usize,
+        figures: FilterFigures,
+        filter: Option<Rc<dyn Filter>>,
+    ) -> Self {
         LiveFilter {
+            tally: slot.quarantine.as_ref().map(|it| it.tally(worker)),
             slot: slot.clone(),
             figures,
+            lines: Lines::default(),
             filter: RefCell::new(filter),
             pause: Cell::new(None),
         }
     }
 
+    /// Whether an exchange may call it. Each exchange asks once.
+    pub(crate) fn admit(&self) -> Admission {
+        let (Some(quarantine), Some(tally)) = (&self.slot.quarantine, &self.tally) else {
+            return Admission::Free;
+        };
+        tally.count();
+        if quarantine.is_clear() {
+            return Admission::Free;
+        }
+        quarantine.admit(SystemClock.monotonic())
+    }
+
     /// The filter, if it is here.
     pub(crate) fn present(&self) -> Option<Rc<dyn Filter>> {
         self.filter.borrow().clone()
+    }
+
+    /// Whether it can be called, after an attempt if need be.
+    pub(crate) fn can_be_had(&self, services: &WorkerServices) -> bool {
+        self.filter.borrow().is_some() || self.get(services).is_some()
     }
 
     /// The filter, made anew if earlier attempts failed. Attempts are made by the requests that want it, with a pause that
@@ -169,6 +201,7 @@ impl Worker {
                 give_way: || Box::pin(tokio::task::yield_now()),
                 http: Rc::clone(&calls) as Rc<dyn HttpClient>,
             },
+            id,
             last_id: Cell::new(0),
             random: Cell::new(u64::from_le_bytes(seed)),
         });
@@ -182,7 +215,8 @@ impl Worker {
         let make = |slot: &FilterSlot| {
             // A filter that stays the same keeps its instances and what they remember.
             let held = before.filter_of(slot);
-            let filter = LiveFilter::new(slot, self.figures.filter(&slot.name), held);
+            let figures = self.figures.filter(&slot.name);
+            let filter = LiveFilter::new(slot, self.id, figures, held);
             filter.get(&self.services);
             filter
         };

@@ -8,6 +8,7 @@ mod load;
 mod logging;
 mod plugins;
 mod run;
+mod self_check;
 
 use std::process::ExitCode;
 

@@ -64,10 +64,11 @@ enum Way {
     Http2 { connection: Rc<Http2>, reused: bool },
 }
 
-/// An endpoint that brought no answer; with the request, if the next endpoint may have it.
+/// An endpoint that brought no answer.
 struct Failed {
     error: SendError,
-    request: Option<Box<Request<Body>>>,
+    /// Whether the next endpoint may have the request.
+    goes_on: bool,
 }
 
 impl Client {
@@ -108,7 +109,7 @@ impl Client {
         };
         let known = task.known.clone();
         for place in known.turn(upstream).take(MAX_ENDPOINTS) {
-            let failed = match self.send_to(&mut task, place, request).await {
+            match self.send_to(&mut task, place, &mut request).await {
                 Ok((response, upgraded)) => {
                     return Ok(Sent {
                         response,
@@ -117,12 +118,8 @@ impl Client {
                         attempts: task.attempts,
                     });
                 }
-                Err(failed) => failed,
-            };
-            last = failed.error;
-            match failed.request {
-                Some(back) => request = *back,
-                None => return Err(last),
+                Err(failed) if failed.goes_on => last = failed.error,
+                Err(failed) => return Err(failed.error),
             }
         }
         if last.attempts == 0 {
@@ -136,7 +133,7 @@ impl Client {
         &self,
         task: &mut Task<'_>,
         place: &Place,
-        mut request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Answer, Failed> {
         let mut repeated = false;
         loop {
@@ -145,46 +142,38 @@ impl Client {
             if task.attempts > 1 {
                 task.known.figures.retries.increment();
             }
-            let mut copy = None;
             let mut reused = false;
             let lost = match self.way(task, place, repeated).await {
                 Err(failure) => Lost {
-                    loss: Loss::NoConnection,
-                    ..Lost::unsent(failure, request)
+                    at_hand: true,
+                    ..Lost::new(failure, Loss::NoConnection)
                 },
                 Ok(way) => {
                     reused = way.is_reused();
-                    // An HTTP/1.1 connection gives the request back itself.
-                    copy = (matches!(way, Way::Http2 { .. }) && retry::is_at_hand(&request))
-                        .then(|| Box::new(message::copy(&request)));
                     match self.exchange(task, place, way, request).await {
-                        Ok(response) => return Ok(response),
+                        Ok(answer) => return Ok(answer),
                         Err(lost) => lost,
                     }
                 }
             };
             task.known.figures.failed(&lost.failure.kind);
-            let held = lost.request.or(copy);
             let attempt = Attempt {
                 idempotent: task.idempotent,
                 reused,
                 repeated,
-                at_hand: held.is_some(),
+                at_hand: lost.at_hand,
             };
             let next = retry::next(lost.loss, attempt);
-            match held {
-                Some(held) if next == Next::SameEndpoint => request = *held,
-                held => {
-                    return Err(Failed {
-                        error: SendError {
-                            kind: lost.failure.kind,
-                            endpoint: Some(place.target.label.clone()),
-                            attempts: task.attempts,
-                            detail: lost.failure.detail,
-                        },
-                        request: held.filter(|_| next == Next::OtherEndpoint),
-                    });
-                }
+            if next != Next::SameEndpoint {
+                return Err(Failed {
+                    error: SendError {
+                        kind: lost.failure.kind,
+                        endpoint: Some(place.target.label.clone()),
+                        attempts: task.attempts,
+                        detail: lost.failure.detail,
+                    },
+                    goes_on: next == Next::OtherEndpoint,
+                });
             }
             repeated = true;
         }
@@ -211,7 +200,7 @@ impl Client {
     }
 
     fn shared(shelf: &Shelf, config: &UpstreamConfig) -> Option<Way> {
-        let connection = shelf.shared(config.keep_alive)?;
+        let connection = shelf.shared(config.bounds())?;
         Some(Way::Http2 {
             connection,
             reused: true,
@@ -239,7 +228,7 @@ impl Client {
             let way = match opened {
                 Channel::Http1(connection) => self.lease(shelf, config, connection),
                 Channel::Http2(connection) => {
-                    self.pool.share(shelf, &connection, config.keep_alive);
+                    self.pool.share(shelf, &connection, config.bounds());
                     Way::Http2 {
                         connection,
                         reused: false,
@@ -255,13 +244,14 @@ impl Client {
         })
     }
 
-    /// Sends a request over a connection and makes an answer of what comes.
+    /// Sends a request over a connection and makes an answer of what comes. Without one, the request is as it was if it is
+    /// at hand.
     async fn exchange(
         &self,
         task: &Task<'_>,
         place: &Place,
         way: Way,
-        request: Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Answer, Lost> {
         let endpoint = place.target.endpoint();
         let limit = task.config.response_timeout;
@@ -356,7 +346,7 @@ fn shared(response: Response<Incoming>, task: &Task<'_>) -> Result<Answer, Lost>
     if parts.headers.len() > MAX_FIELDS {
         return Err(invalid("too many fields"));
     }
-    message::check_framing(&parts.headers).map_err(invalid)?;
+    let _: Option<u64> = message::check_framing(&parts.headers).map_err(invalid)?;
     let body = body::shared(incoming, terms(task));
     Ok((Response::from_parts(parts, body), None))
 }

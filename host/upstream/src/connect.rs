@@ -1,4 +1,4 @@
-//! New connections: name, socket, TLS, protocol. Keeps none and decides nothing about a second attempt.
+//! New connections: address, socket, TLS, protocol. Keeps none and decides nothing about a second attempt.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,11 +10,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::endpoint::{Endpoint, Scheme};
+use crate::endpoint::Scheme;
 use crate::error::{Failure, SendErrorKind, chain};
 use crate::http1::{Http1, Io};
 use crate::http2::Http2;
 use crate::metrics::{Figures, OpenConnection};
+use crate::names::Origin;
+use crate::pool::Age;
 use crate::tls;
 use crate::upstream::Target;
 
@@ -39,15 +41,17 @@ pub(crate) async fn open(
     figures: &Figures,
     until: Instant,
 ) -> Result<Channel, Failure> {
-    let socket = dial(target.endpoint(), until).await?;
+    let (socket, origin) = dial(target, until).await?;
     let open = figures.opened();
     let Some(tls) = &target.tls else {
         return if target.endpoint().scheme() == Scheme::H2c {
-            shared(socket, open).await
+            shared(socket, open, Age::new(origin)).await
         } else {
+            let io = Io::Plain(socket);
             Ok(Channel::Http1(Box::new(Http1::new(
-                Io::Plain(socket),
+                io,
                 open,
+                Age::new(origin),
             ))))
         };
     };
@@ -57,39 +61,61 @@ pub(crate) async fn open(
         .await
         .map_err(|error| Failure::new(SendErrorKind::Tls, chain(&error)))?;
     if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
-        return shared(stream, open).await;
+        return shared(stream, open, Age::new(origin)).await;
     }
     let io = Io::Tls(Box::new(stream));
-    Ok(Channel::Http1(Box::new(Http1::new(io, open))))
+    Ok(Channel::Http1(Box::new(Http1::new(
+        io,
+        open,
+        Age::new(origin),
+    ))))
 }
 
-async fn shared<T>(io: T, open: OpenConnection) -> Result<Channel, Failure>
+async fn shared<T>(io: T, open: OpenConnection, age: Age) -> Result<Channel, Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Ok(Channel::Http2(Rc::new(Http2::start(io, open).await?)))
+    Ok(Channel::Http2(Rc::new(Http2::start(io, open, age).await?)))
 }
 
-/// Tries an endpoint's addresses one after the other.
-async fn dial(endpoint: &Endpoint, until: Instant) -> Result<TcpStream, Failure> {
-    let port = endpoint.port();
-    if let Some(address) = endpoint.address() {
-        return dial_all(&[SocketAddr::new(address, port)], until).await;
-    }
-    let found = tokio::net::lookup_host((endpoint.host(), port)).await;
-    let found = found.map_err(|error| Failure::new(SendErrorKind::Dns, error))?;
-    dial_all(&found.collect::<Vec<_>>(), until).await
+/// Tries an endpoint's addresses one after the other. Says which of its name's it was, if it has one.
+async fn dial(target: &Target, until: Instant) -> Result<(TcpStream, Option<Origin>), Failure> {
+    let endpoint = target.endpoint();
+    let Some(name) = &target.name else {
+        // A host without a name is an address.
+        let address = endpoint
+            .address()
+            .map(|it| SocketAddr::new(it, endpoint.port()));
+        let (socket, _) = dial_all(address.as_slice(), until).await?;
+        return Ok((socket, None));
+    };
+    let found = match tokio::time::timeout_at(until, name.addresses()).await {
+        Ok(found) => found.map_err(|reason| Failure::new(SendErrorKind::Dns, reason))?,
+        Err(_) => {
+            let reason = "no answer to the first question for the name yet";
+            return Err(Failure::new(SendErrorKind::Dns, reason));
+        }
+    };
+    let found = found.into_iter();
+    let addresses: Vec<_> = found
+        .map(|it| SocketAddr::new(it, endpoint.port()))
+        .collect();
+    let (socket, address) = dial_all(&addresses, until).await?;
+    Ok((socket, Some(Origin::new(name.clone(), address.ip()))))
 }
 
 /// Each address has its share of the time that is left, so that one that does not answer can't use up all of it.
-async fn dial_all(addresses: &[SocketAddr], until: Instant) -> Result<TcpStream, Failure> {
+async fn dial_all(
+    addresses: &[SocketAddr],
+    until: Instant,
+) -> Result<(TcpStream, SocketAddr), Failure> {
     let mut last = Failure::new(SendErrorKind::Dns, "the name has no addresses");
     for (address, left) in addresses.iter().zip((1..=addresses.len()).rev()) {
         let rest = until.saturating_duration_since(Instant::now());
         let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
         last = match tokio::time::timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(socket)) => match prepare(&socket) {
-                Ok(()) => return Ok(socket),
+                Ok(()) => return Ok((socket, *address)),
                 Err(error) => Failure::new(SendErrorKind::Connect, error),
             },
             Ok(Err(error)) => Failure::new(SendErrorKind::Connect, error),
@@ -121,7 +147,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let open = listener.local_addr().unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        let socket = dial_all(&[refusing, open], until).await.unwrap();
+        let (socket, _) = dial_all(&[refusing, open], until).await.unwrap();
         assert_eq!(socket.peer_addr().unwrap(), open);
         assert!(socket.nodelay().unwrap());
         assert!(SockRef::from(&socket).keepalive().unwrap());

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
-use tidegate_core::body::{Body, BodyError};
+use tidegate_core::body::BodyError;
 
 use crate::retry::Loss;
 
@@ -139,8 +138,8 @@ impl Failure {
 pub(crate) struct Lost {
     pub(crate) failure: Failure,
     pub(crate) loss: Loss,
-    /// The request, if no byte of it was sent.
-    pub(crate) request: Option<Box<Request<Body>>>,
+    /// Whether the request is as it was before.
+    pub(crate) at_hand: bool,
 }
 
 impl Lost {
@@ -148,15 +147,7 @@ impl Lost {
         Lost {
             failure,
             loss,
-            request: None,
-        }
-    }
-
-    pub(crate) fn unsent(failure: Failure, request: Request<Body>) -> Self {
-        Lost {
-            failure,
-            loss: Loss::Unsent,
-            request: Some(Box::new(request)),
+            at_hand: false,
         }
     }
 

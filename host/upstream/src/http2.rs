@@ -20,8 +20,8 @@ use crate::error::{Failure, Lost, SendErrorKind, chain};
 use crate::head::{self, NoHead};
 use crate::message;
 use crate::metrics::OpenConnection;
-use crate::pool::Shelf;
-use crate::retry::Loss;
+use crate::pool::{Age, Shelf};
+use crate::retry::{self, Loss};
 use crate::timer::Timer;
 use crate::upload::Upload;
 use crate::wire::{Watch, Wire};
@@ -40,11 +40,12 @@ const MAX_HEAD: u32 = 64 * 1024;
 pub(crate) struct Http2 {
     sender: http2::SendRequest<Body>,
     watch: Arc<Watch>,
+    pub(crate) age: Age,
 }
 
 impl Http2 {
     /// Speaks HTTP/2 over a socket.
-    pub(crate) async fn start<T>(io: T, open: OpenConnection) -> Result<Self, Failure>
+    pub(crate) async fn start<T>(io: T, open: OpenConnection, age: Age) -> Result<Self, Failure>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -64,7 +65,7 @@ impl Http2 {
                 tracing::debug!(error = %chain(&error), "a connection to an upstream broke");
             }
         });
-        Ok(Http2 { sender, watch })
+        Ok(Http2 { sender, watch, age })
     }
 
     /// Whether it can take no request any more.
@@ -79,21 +80,21 @@ pub(crate) async fn send(
     connection: &Rc<Http2>,
     shelf: &Shelf,
     endpoint: &Endpoint,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     upload: Option<&Upload>,
     interim: Option<Arc<dyn Interim>>,
     limit: Duration,
 ) -> Result<Response<Incoming>, Lost> {
     if let Some(interim) = interim {
-        hyper::ext::on_informational(&mut request, move |response| {
+        hyper::ext::on_informational(request, move |response| {
             interim.came(response.status(), response.headers());
         });
     }
-    if let Err(failure) = message::for_http2(&mut request, endpoint) {
-        return Err(Lost::new(failure, Loss::Final));
-    }
+    message::for_http2(request, endpoint).map_err(|failure| Lost::new(failure, Loss::Final))?;
     let reads = connection.watch.reads();
-    let sent = connection.sender.clone().try_send_request(request);
+    let copy = retry::is_at_hand(request).then(|| message::copy(request));
+    let owned = std::mem::take(request);
+    let sent = connection.sender.clone().try_send_request(owned);
     let waited = head::wait(sent, &mut Timer::default(), upload, limit).await;
     waited.map_err(|no_head| match no_head {
         NoHead::TimedOut => {
@@ -104,7 +105,11 @@ pub(crate) async fn send(
             Lost::timed_out(limit)
         }
         NoHead::Failed(error) => {
-            let (lost, usable) = lost(*error, upload);
+            let (unsent, mut lost, usable) = lost(*error, upload);
+            if let Some(held) = unsent.or(copy) {
+                *request = held;
+                lost.at_hand = true;
+            }
             if !usable {
                 shelf.retire(connection);
             }
@@ -113,16 +118,19 @@ pub(crate) async fn send(
     })
 }
 
-/// What a failure says, and whether the connection is still of use.
-fn lost(mut error: TrySendError<Request<Body>>, upload: Option<&Upload>) -> (Lost, bool) {
+/// What a failure says, with the request if no byte of it was sent, and whether the connection is still of use.
+fn lost(
+    mut error: TrySendError<Request<Body>>,
+    upload: Option<&Upload>,
+) -> (Option<Request<Body>>, Lost, bool) {
     let unsent = error.take_message();
     let error = error.into_error();
     let cause = error.source().and_then(|cause| cause.downcast_ref());
     let (kind, loss, usable) = judge(cause, upload);
     let failure = Failure::new(kind, chain(&error));
     match unsent {
-        Some(request) => (Lost::unsent(failure, request), false),
-        None => (Lost::new(failure, loss), usable),
+        Some(request) => (Some(request), Lost::new(failure, Loss::Unsent), false),
+        None => (None, Lost::new(failure, loss), usable),
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`Endpoint`] (where), [`Upstream`] (which of them, and with what bounds), [`Client::send`] (the
 //! whole way of a request), `retry` (whether there is a second attempt), `pool` (connections at rest), `connect` (new
-//! ones), `http1` and `http2` (what is done with them), `body` (an answer's bytes).
+//! ones), `names` and `resolve` (what addresses they lead to), `http1` and `http2` (what is done with them), `body` (an answer's bytes).
 #![forbid(unsafe_code)]
 
 mod body;
@@ -20,7 +20,9 @@ mod http2;
 mod interim;
 mod message;
 mod metrics;
+mod names;
 mod pool;
+pub mod resolve;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -35,5 +37,6 @@ pub use client::{Client, Sent};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use error::{SendError, SendErrorKind, UpstreamError};
 pub use interim::Interim;
+pub use names::Names;
 pub use upgraded::Upgraded;
 pub use upstream::{TlsOptions, Upstream, UpstreamConfig};

@@ -87,10 +87,11 @@ fn path_of(uri: &Uri) -> PathAndQuery {
 }
 
 /// What hyper reads one way and someone behind us may read another (RFC 9112 section 6.3): a length beside a coding,
-/// lengths that are repeated or no numbers, codings that nobody undoes here.
-pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), &'static str> {
+/// lengths that are repeated or no numbers, codings that nobody undoes here. Else the length, if there is one.
+pub(crate) fn check_framing(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
+    let mut number = 0;
     if lengths.next().is_some() {
         return Err("Content-Length is repeated");
     }
@@ -100,10 +101,13 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), &'static str> {
         if length.is_empty() || length.len() > 19 || !length.iter().all(u8::is_ascii_digit) {
             return Err("Content-Length is no number");
         }
+        number = length
+            .iter()
+            .fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
     }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else {
-        return Ok(());
+        return Ok(length.map(|_| number));
     };
     if length.is_some() {
         return Err("Content-Length stands beside Transfer-Encoding");
@@ -111,7 +115,7 @@ pub(crate) fn check_framing(headers: &HeaderMap) -> Result<(), &'static str> {
     if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err("Transfer-Encoding is not just chunked");
     }
-    Ok(())
+    Ok(None)
 }
 
 /// For how many seconds the upstream says that it keeps the connection, if it says so.
@@ -145,7 +149,9 @@ mod tests {
             &[(coding, "chunked")],
             &[(coding, "Chunked")],
         ] {
-            assert_eq!(check_framing(&headers(lines)), Ok(()), "{lines:?}");
+            let told = lines.iter().find(|(name, _)| *name == length);
+            let expected = told.map(|(_, value)| value.parse().unwrap());
+            assert_eq!(check_framing(&headers(lines)), Ok(expected), "{lines:?}");
         }
         for lines in [
             &[(length, "4"), (length, "4")][..],

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 use std::sync::{Arc, Weak as ArcWeak};
 use std::time::Duration;
 
+use tidegate_core::clock;
 use tidegate_core::metrics::Registry;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -17,7 +18,8 @@ use tokio::time::Instant;
 use crate::http1::Http1;
 use crate::http2::Http2;
 use crate::metrics::Figures;
-use crate::timer::after;
+use crate::names::Origin;
+use crate::timer::{after, later};
 use crate::upstream::{Identity, Target, Upstream};
 
 /// How often, at the least, what rests is looked through.
@@ -52,6 +54,40 @@ pub(crate) struct Place {
     pub(crate) shelf: Rc<Shelf>,
 }
 
+/// Where a connection began: what decides how long it is of use, whatever it does.
+#[derive(Debug)]
+pub(crate) struct Age {
+    born: Instant,
+    origin: Option<Origin>,
+}
+
+impl Age {
+    /// A connection that is new, perhaps to an address of a name.
+    pub(crate) fn new(origin: Option<Origin>) -> Self {
+        Age {
+            born: Instant::now(),
+            origin,
+        }
+    }
+
+    /// Whether it leads to where its name led once.
+    pub(crate) fn is_astray(&self) -> bool {
+        self.origin.as_ref().is_some_and(Origin::is_gone)
+    }
+
+    /// Until when it may rest, if it begins now.
+    fn rests_until(&self, bounds: Bounds) -> Instant {
+        after(bounds.keep_alive).min(later(self.born, bounds.max_age))
+    }
+}
+
+/// How long a connection is of use: without a request, and in all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) keep_alive: Duration,
+    pub(crate) max_age: Duration,
+}
+
 /// The connections to one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct Shelf {
@@ -83,7 +119,7 @@ impl Shelf {
     /// An HTTP/1.1 connection that waits for a request.
     pub(crate) fn take(&self) -> Option<Box<Http1>> {
         let mut idle = self.idle.borrow_mut();
-        let now = Instant::now();
+        let now = Instant::from_std(clock::turn());
         while let Some((mut connection, until)) = idle.pop_back() {
             if until > now && connection.is_quiet() {
                 return Some(connection);
@@ -93,11 +129,18 @@ impl Shelf {
     }
 
     /// The HTTP/2 connection, if there is one that takes requests.
-    pub(crate) fn shared(&self, keep_alive: Duration) -> Option<Rc<Http2>> {
+    pub(crate) fn shared(&self, bounds: Bounds) -> Option<Rc<Http2>> {
         let mut shared = self.shared.borrow_mut();
         match &mut *shared {
-            Some((connection, until)) if !connection.is_closed() => {
-                *until = after(keep_alive);
+            Some((connection, until)) if !connection.is_closed() && !connection.age.is_astray() => {
+                let now = Instant::now();
+                let dies = later(connection.age.born, bounds.max_age);
+                if dies <= now {
+                    // What is under way on it is finished there.
+                    *shared = None;
+                    return None;
+                }
+                *until = dies.min(later(now, bounds.keep_alive));
                 Some(connection.clone())
             }
             _ => {
@@ -132,7 +175,8 @@ impl Shelf {
             *until > now && connection.is_quiet()
         });
         let mut shared = self.shared.borrow_mut();
-        if matches!(&*shared, Some((held, until)) if *until <= now || held.is_closed()) {
+        let is_over = |held: &Http2| held.is_closed() || held.age.is_astray();
+        if matches!(&*shared, Some((held, until)) if *until <= now || is_over(held)) {
             *shared = None;
         }
         let idle = idle.iter().map(|(_, until)| *until);
@@ -191,9 +235,10 @@ impl Pool {
         shelf: &Shelf,
         connection: Box<Http1>,
         keep: usize,
-        keep_alive: Duration,
+        bounds: Bounds,
     ) {
-        if keep == 0 || keep_alive.is_zero() {
+        let until = connection.age.rests_until(bounds);
+        if keep == 0 || bounds.keep_alive.is_zero() || connection.age.is_astray() {
             return;
         }
         let mut idle = shelf.idle.borrow_mut();
@@ -201,15 +246,15 @@ impl Pool {
             // The oldest goes: it is the likeliest to be closed by the other side soon.
             idle.pop_front();
         }
-        idle.push_back((connection, after(keep_alive)));
+        idle.push_back((connection, until));
         drop(idle);
         self.sweep();
     }
 
     /// Keeps a new HTTP/2 connection for everyone.
-    pub(crate) fn share(self: &Rc<Self>, shelf: &Shelf, new: &Rc<Http2>, keep_alive: Duration) {
+    pub(crate) fn share(self: &Rc<Self>, shelf: &Shelf, new: &Rc<Http2>, bounds: Bounds) {
         shelf.speaks_http2.set(true);
-        let entry = (new.clone(), after(keep_alive));
+        let entry = (new.clone(), new.age.rests_until(bounds));
         *shelf.shared.borrow_mut() = Some(entry);
         self.sweep();
     }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tidegate_core::clock;
 use tokio::time::{Instant, Sleep};
 
 /// A timer that costs nothing until something is waited for, and little after that: moving a running one to a later
@@ -34,6 +35,11 @@ impl Timer {
 
 /// The point in time after a while; a very long while is as good as for ever.
 pub(crate) fn after(duration: Duration) -> Instant {
+    later(Instant::from_std(clock::turn()), duration)
+}
+
+/// The point in time so long after another.
+pub(crate) fn later(time: Instant, duration: Duration) -> Instant {
     const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-    Instant::now() + duration.min(FOR_EVER)
+    time + duration.min(FOR_EVER)
 }

@@ -10,6 +10,8 @@ use rustls_pki_types::CertificateDer;
 
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::UpstreamError;
+use crate::names::{Name, Names};
+use crate::pool::Bounds;
 use crate::tls::{TlsConfigs, TlsSetup};
 
 /// How an upstream's certificate is judged.
@@ -40,6 +42,8 @@ pub struct UpstreamConfig {
     pub idle_connections: usize,
     /// How long an unused connection is kept.
     pub keep_alive: Duration,
+    /// How long a connection is used for further requests after it was made.
+    pub max_age: Duration,
     /// How its certificate is judged; for `https` endpoints.
     pub tls: TlsOptions,
 }
@@ -55,7 +59,16 @@ impl UpstreamConfig {
             idle_timeout: Duration::from_secs(60),
             idle_connections: 64,
             keep_alive: Duration::from_secs(60),
+            max_age: Duration::from_secs(3600),
             tls: TlsOptions::default(),
+        }
+    }
+
+    /// How long its connections are of use.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            keep_alive: self.keep_alive,
+            max_age: self.max_age,
         }
     }
 }
@@ -71,11 +84,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Prepares an upstream, its TLS settings included.
+    /// Prepares an upstream, its TLS settings included. Somebody must keep `names`, see [`Names::keep`], if endpoints are
+    /// given by name.
     ///
     /// # Errors
     /// If the TLS settings can't be used.
-    pub fn new(config: UpstreamConfig) -> Result<Arc<Self>, UpstreamError> {
+    pub fn new(config: UpstreamConfig, names: &Names) -> Result<Arc<Self>, UpstreamError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let is_tls = |endpoint: &Endpoint| endpoint.scheme() == Scheme::Https;
         let configs = config.endpoints.iter().any(is_tls);
@@ -93,6 +107,10 @@ impl Upstream {
                     .transpose()?;
                 Ok(Arc::new(Target {
                     label: endpoint.to_string().into(),
+                    name: endpoint
+                        .address()
+                        .is_none()
+                        .then(|| names.get(endpoint.host())),
                     identity: Arc::new(Identity {
                         endpoint: endpoint.clone(),
                         tls: tls.is_some().then(|| config.tls.clone()),
@@ -140,6 +158,8 @@ impl Upstream {
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) label: Arc<str>,
+    /// What its host stands for, if that is no address.
+    pub(crate) name: Option<Arc<Name>>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) tls: Option<TlsSetup>,
 }
@@ -171,22 +191,24 @@ mod tests {
 
     #[test]
     fn endpoints_take_turns() {
+        let names = Names::default();
         let endpoints = ["http://a", "http://b", "http://c"];
         let endpoints = endpoints.map(|text| text.parse().unwrap()).to_vec();
-        let upstream = Upstream::new(UpstreamConfig::new("u", endpoints)).unwrap();
+        let upstream = Upstream::new(UpstreamConfig::new("u", endpoints), &names).unwrap();
         let turns: Vec<usize> = (0..4).map(|_| upstream.next_turn()).collect();
         assert_eq!(turns, [0, 1, 2, 0]);
-        let none = Upstream::new(UpstreamConfig::new("u", Vec::new())).unwrap();
+        let none = Upstream::new(UpstreamConfig::new("u", Vec::new()), &names).unwrap();
         assert_eq!(none.next_turn(), 0);
     }
 
     #[test]
     fn connections_are_not_shared_between_tls_settings() {
+        let names = Names::default();
         let endpoint: Endpoint = "https://a".parse().unwrap();
         let mut config = UpstreamConfig::new("u", vec![endpoint]);
-        let strict = Upstream::new(config.clone()).unwrap();
+        let strict = Upstream::new(config.clone(), &names).unwrap();
         config.tls.insecure = true;
-        let lax = Upstream::new(config).unwrap();
+        let lax = Upstream::new(config, &names).unwrap();
         let identity = |upstream: &Upstream| upstream.targets[0].identity.clone();
         assert_ne!(identity(&strict), identity(&lax));
     }

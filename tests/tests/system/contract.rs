@@ -804,7 +804,7 @@ conformance! {
             let reply = gateway.send(told(command)).await;
             assert!(reply.status.is_server_error(), "{command}: {reply:?}");
             until(&format!("{kind} to be counted"), async || {
-                gateway.metric("tidegate_filter_failures_total", &[("filter", "probe"), ("kind", kind)]).await > 0.5
+                gateway.metric("tidegate_filter_failures_total", &[("filter", "probe"), ("reason", kind)]).await > 0.5
             }).await;
             // The next exchange finds a good one.
             gives(&gateway, &[("request-head method", "GET")]).await;

@@ -22,14 +22,32 @@ mod bodies;
 /// What upstreams do wrong, and the one right answer to each.
 mod faults;
 
+/// Endpoints that are given by name, and names that lead elsewhere.
+mod names;
+
 /// Requests that could be read in two ways, in raw bytes.
 mod http1_framing;
+
+/// What the next server is sent, byte for byte, when a client tries to slip something through.
+mod smuggling;
+
+/// What the client is sent, byte for byte, when an upstream does.
+mod answers;
 
 /// HTTP/2 downstream and upstream.
 mod http2;
 
+/// HTTP/2 frame by frame: each rule that a client can break.
+mod http2_spec;
+
+/// HTTP/2 clients that mean harm.
+mod http2_floods;
+
 /// TLS downstream and upstream.
 mod tls;
+
+/// Certificates that are renewed, well and badly, while clients come.
+mod certificates;
 
 /// A real gRPC client and server.
 mod grpc;
@@ -39,6 +57,9 @@ mod websocket;
 
 /// Files that change while requests run.
 mod reload;
+
+/// Connections over workers.
+mod spread;
 
 /// How the proxy ends.
 mod drain;
@@ -57,6 +78,9 @@ mod config_errors;
 
 /// What filters can do to an exchange, and what a broken one can't do to others.
 mod filters;
+
+/// What a failing filter leads to: events, quarantine, self-check, figures.
+mod failures;
 
 /// Clients that are slow, greedy or gone.
 mod slow_clients;

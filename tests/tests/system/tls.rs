@@ -1,12 +1,14 @@
 //! TLS downstream and upstream: versions, names, protocols, certificates that change.
 
 use http::StatusCode;
+use rustls::HandshakeKind;
 use tidegate_tests::certs::{Authority, Identity};
 use tidegate_tests::client::{Client, Tls, get, post};
 use tidegate_tests::gateway::{Gateway, Setup};
 use tidegate_tests::upstream::{Echo, Upstream};
-use tidegate_tests::wait::until;
+use tidegate_tests::wait::{until, within};
 use tidegate_tests::wire::Wire;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A listener with one certificate after the other, for the names of their files.
 fn secured(mut setup: Setup, identities: &[(&str, &Identity)]) -> Setup {
@@ -223,4 +225,253 @@ async fn an_upstream_is_reached_over_tls_and_checked() {
         assert_eq!(reply.status, StatusCode::BAD_GATEWAY, "{path}");
     }
     assert_eq!(stranger.requests(), 2, "only the careless ones");
+}
+
+/// A ClientHello as an old program sends it: with this version, one suite that is no longer used, and the signatures
+/// that it knows only if it is new enough for that.
+fn old_hello(minor: u8, signatures: bool) -> Vec<u8> {
+    let mut hello = vec![3, minor];
+    hello.extend([7; 32]);
+    // No session, TLS_RSA_WITH_AES_128_CBC_SHA, no compression.
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    if signatures {
+        // signature_algorithms: ecdsa_secp256r1_sha256.
+        hello.extend([0, 8, 0, 13, 0, 4, 0, 2, 4, 3]);
+    }
+    let length = u8::try_from(hello.len()).unwrap();
+    let mut record = vec![22, 3, minor.min(1), 0, length + 4, 1, 0, 0, length];
+    record.extend(hello);
+    record
+}
+
+#[tokio::test]
+async fn every_handshake_that_fails_is_counted_by_its_reason_and_reaches_nobody() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let upstream = Upstream::echo().await;
+    let gateway = secured(Setup::before(&upstream), &[("cert", &identity)])
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .toml("[server.limits]\nhandshake-timeout = \"500ms\"")
+        .start()
+        .await;
+    let counted = async |reason: &str, times: f64| {
+        let name = "tidegate_tls_handshake_failures_total";
+        until(
+            &format!("{times} handshakes that fail by {reason}"),
+            async || gateway.metric(name, &[("reason", reason)]).await >= times,
+        )
+        .await;
+    };
+    // SSL 3.0, TLS 1.0 and TLS 1.1 get the alert protocol_version (70), or handshake_failure (40) if they are so old
+    // that they say nothing of signatures.
+    for minor in 0..=2 {
+        for (signatures, alert) in [(true, 70), (false, 40)] {
+            let mut wire = Wire::connect(gateway.https()).await;
+            wire.send(old_hello(minor, signatures)).await;
+            let (answer, _) = wire.read_to_end().await;
+            assert_eq!(answer.last(), Some(&alert), "3.{minor}: {answer:?}");
+        }
+    }
+    counted("version", 6.0).await;
+    // TLS 1.2 is offered, but no suite that is safe.
+    let mut wire = Wire::connect(gateway.https()).await;
+    wire.send(old_hello(3, true)).await;
+    wire.read_to_end().await;
+    counted("incompatible", 1.0).await;
+    let refused = Tls::connect(gateway.https(), "localhost", authority.client(&["foo"])).await;
+    assert!(refused.is_err());
+    counted("alpn", 1.0).await;
+    // The client does not know who vouches, or asked for another name.
+    let stranger = Authority::new();
+    for (name, trusted) in [("localhost", &stranger), ("other.example", &authority)] {
+        let refused = Tls::connect(gateway.https(), name, trusted.client(&[])).await;
+        assert!(refused.is_err());
+    }
+    counted("certificate", 2.0).await;
+    let mut wire = Wire::connect(gateway.https()).await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    wire.read_to_end().await;
+    counted("not-tls", 1.0).await;
+    // Empty fragments of a hello.
+    let mut wire = Wire::connect(gateway.https()).await;
+    wire.send([22, 3, 1, 0, 0].repeat(3)).await;
+    wire.read_to_end().await;
+    let mut wire = Wire::connect(gateway.https()).await;
+    wire.send(&old_hello(3, true)[..20]).await;
+    wire.finish().await;
+    wire.read_to_end().await;
+    counted("closed", 1.0).await;
+    let mut wire = Wire::connect(gateway.https()).await;
+    wire.read_to_end().await;
+    counted("timeout", 1.0).await;
+    assert_eq!(upstream.requests(), 0);
+    assert_eq!(gateway.metric("tidegate_panics_total", &[]).await, 0.0);
+    let mut client = Client::tls(gateway.https(), "localhost", authority.client(&[]))
+        .await
+        .unwrap();
+    assert_eq!(client.send(get("/")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_asks_for_no_name_or_for_an_address_gets_the_first_certificate() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost", "127.0.0.1"]);
+    let other = authority.issue(&["other.example"]);
+    let upstream = Upstream::echo().await;
+    let setup = secured(
+        Setup::before(&upstream).without_listener(),
+        &[("first", &identity), ("second", &other)],
+    );
+    let listen = format!("127.0.0.1:{}", free_port());
+    let gateway = setup
+        .toml(&entry(&listen, "first"))
+        .toml(&entry(&listen, "second"))
+        .start()
+        .await;
+    // An address is never sent as a name; without SNI there is no name either.
+    let mut nameless = authority.client(&[]);
+    nameless.enable_sni = false;
+    for (name, config) in [
+        ("127.0.0.1", authority.client(&[])),
+        ("localhost", nameless),
+    ] {
+        let tls = Tls::connect(gateway.https(), name, config).await.unwrap();
+        assert_eq!(tls.certificate(), identity.der(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn who_agreed_on_http_2_and_speaks_http_1_is_closed_and_the_other_way_round() {
+    let authority = Authority::new();
+    let upstream = Upstream::echo().await;
+    let gateway = gateway(&authority, &upstream).await;
+    for (offer, bytes) in [
+        ("h2", &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]),
+        (
+            "http/1.1",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+        ),
+    ] {
+        let mut tls = Tls::connect(gateway.https(), "localhost", authority.client(&[offer]))
+            .await
+            .unwrap();
+        tls.0.write_all(bytes).await.unwrap();
+        let mut rest = Vec::new();
+        let _a_reset_is_an_end_too = within("the end", tls.0.read_to_end(&mut rest)).await;
+        assert!(!String::from_utf8_lossy(&rest).contains("200"), "{offer}");
+    }
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_on_every_worker_and_after_a_reload() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let upstream = Upstream::echo().await;
+    let gateway = secured(Setup::before(&upstream), &[("cert", &identity)])
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .workers(3)
+        .start()
+        .await;
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        // The clones share what they remember of sessions.
+        let config = authority.client_of(&[version], &["http/1.1"]);
+        let handshake = async || {
+            let mut tls = Tls::connect(gateway.https(), "localhost", config.clone())
+                .await
+                .unwrap();
+            // Tickets of TLS 1.3 come with the first answer.
+            tls.0
+                .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .await
+                .unwrap();
+            let mut answer = Vec::new();
+            // An end without close_notify would be an error here.
+            tls.0.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+            tls.0.get_ref().1.handshake_kind().unwrap()
+        };
+        assert_eq!(handshake().await, HandshakeKind::Full);
+        for _ in 0..12 {
+            assert_eq!(handshake().await, HandshakeKind::Resumed, "{version:?}");
+        }
+        let renewed = authority.issue(&["localhost"]);
+        std::fs::write(gateway.folder().join("cert.key"), &renewed.key).unwrap();
+        std::fs::write(gateway.folder().join("cert.pem"), &renewed.certificate).unwrap();
+        until("the new certificate", async || {
+            let tls = Tls::connect(gateway.https(), "localhost", authority.client(&[])).await;
+            tls.unwrap().certificate() == renewed.der()
+        })
+        .await;
+        assert_eq!(handshake().await, HandshakeKind::Resumed, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_inside_tls_sent_no_request() {
+    let authority = Authority::new();
+    let upstream = Upstream::echo().await;
+    let gateway = gateway(&authority, &upstream).await;
+    for bytes in [
+        &b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n12345"[..],
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n",
+        b"GET / HTTP/1.1\r\nHost: localh",
+    ] {
+        let mut tls = Tls::connect(
+            gateway.https(),
+            "localhost",
+            authority.client(&["http/1.1"]),
+        )
+        .await
+        .unwrap();
+        tls.0.write_all(bytes).await.unwrap();
+        tls.0.flush().await.unwrap();
+        // The socket ends without close_notify.
+        let (socket, _) = tls.0.into_inner();
+        drop(socket);
+    }
+    until("the end of all connections", async || {
+        gateway.metric("tidegate_connections_open", &[]).await == 0.0
+    })
+    .await;
+    let seen = upstream.seen();
+    assert!(seen.iter().all(|request: &Echo| !request.whole), "{seen:?}");
+}
+
+#[tokio::test]
+async fn many_handshakes_that_stall_hold_nobody_up() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let upstream = Upstream::echo().await;
+    let gateway = secured(Setup::before(&upstream), &[("cert", &identity)])
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .toml("[server.limits]\nhandshake-timeout = \"3s\"")
+        .start()
+        .await;
+    let mut stalled = Vec::new();
+    for number in 0..500_usize {
+        let mut wire = Wire::connect(gateway.https()).await;
+        // Nothing, half a hello, or a part that grows by a byte a turn.
+        wire.send(&old_hello(3, true)[..number % 3 * 15]).await;
+        stalled.push(wire);
+    }
+    for turn in 0..20 {
+        let mut client = Client::tls(gateway.https(), "localhost", authority.client(&[]))
+            .await
+            .unwrap();
+        assert_eq!(client.send(get("/")).await.status, StatusCode::OK);
+        // A byte now and then wins no time: it runs from the beginning.
+        let dripping = stalled.iter_mut().skip(1).step_by(3);
+        for wire in dripping {
+            let _closed_by_then = wire.try_send([turn]).await;
+        }
+    }
+    for mut wire in stalled {
+        let _closed_or_reset = wire.read_to_end().await;
+    }
+    let name = "tidegate_tls_handshake_failures_total";
+    until("500 failures", async || {
+        gateway.metric(name, &[]).await >= 500.0
+    })
+    .await;
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::client::get_once;
+use crate::client::get_once;
 
 /// How long the proxy may take to compile its filters and open its ports, and to end when told to.
 const PATIENCE: Duration = Duration::from_secs(60);

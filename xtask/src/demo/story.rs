@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde_json::Value;
 
-use super::client::{Client, Response, get_once};
 use super::proxy::Proxy;
 use super::{BURST, KEY, Stage, edit};
+use crate::client::{Client, Response, get_once};
 
 /// How many clients ask at the same time while a filter is replaced.
 const CLIENTS: usize = 4;

@@ -82,4 +82,8 @@ pub(super) const SDK: &str = "tidegate-sdk";
 pub(super) const FILTERS: &str = "plugins";
 
 /// Crates that may import what they like and that nobody may import.
-pub(super) const OUTSIDE: [(&str, &str); 2] = [("tidegate-tests", "tests"), ("xtask", "xtask")];
+pub(super) const OUTSIDE: [(&str, &str); 3] = [
+    ("tidegate-bench-upstream", "xtask/upstream"),
+    ("tidegate-tests", "tests"),
+    ("xtask", "xtask"),
+];

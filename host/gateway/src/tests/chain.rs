@@ -180,8 +180,10 @@ fn a_filter_that_fails_closed_ends_its_exchange_only() {
                 );
             }
             assert_eq!(status(&gateway.get("/").await), "200");
-            let series = "tidegate_filter_failures_total{filter=\"bad\",kind=\"trap\"}";
-            assert!((gateway.figure(series) - 1.0).abs() < f64::EPSILON);
+            let series = format!(
+                "tidegate_filter_failures_total{{filter=\"bad\",phase=\"{phase}\",reason=\"trap\"}}"
+            );
+            assert!((gateway.figure(&series) - 1.0).abs() < f64::EPSILON);
         }
     });
 }
@@ -224,8 +226,10 @@ fn what_breaks_the_contract_is_a_failure() {
             let gateway = Setup::new(&origin, vec![odd]).start().await;
             let request = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi";
             assert_eq!(status(&gateway.ask(request).await), "503", "{flow:?}");
-            let series = "tidegate_filter_failures_total{filter=\"odd\",kind=\"contract\"}";
-            assert!((gateway.figure(series) - 1.0).abs() < f64::EPSILON);
+            let series = format!(
+                "tidegate_filter_failures_total{{filter=\"odd\",phase=\"{phase}\",reason=\"contract\"}}"
+            );
+            assert!((gateway.figure(&series) - 1.0).abs() < f64::EPSILON);
         }
     });
 }

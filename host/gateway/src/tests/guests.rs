@@ -143,6 +143,7 @@ fn snapshot(routes: &[RouteSpec], module: &Arc<Late>) -> Arc<Snapshot> {
         name: Arc::from("late"),
         module: Some(Arc::clone(module) as Arc<dyn FilterModule>),
         failure: Failure::Closed,
+        quarantine: None,
     };
     Arc::new(Snapshot::new(vec![slot], routes.to_vec(), []).unwrap())
 }

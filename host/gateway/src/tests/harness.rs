@@ -62,6 +62,7 @@ pub(super) enum Act {
     Fail,
     /// Waits, then decides.
     Wait(Pin<Box<dyn Future<Output = Flow>>>),
+    WaitAndFail(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 type Callback = dyn Fn(Phase, bool, &SharedExchange) -> Act + Send + Sync;
@@ -72,6 +73,7 @@ pub(super) struct Fake {
     name: Arc<str>,
     interests: Interests,
     failure: Failure,
+    pub(super) quarantine: Option<Arc<crate::Quarantine>>,
     callback: Arc<Callback>,
 }
 
@@ -105,6 +107,7 @@ impl Fake {
                 response_body: wish,
             },
             failure: Failure::Closed,
+            quarantine: None,
             callback: Arc::new(callback),
         }
     }
@@ -131,6 +134,14 @@ impl Fake {
     pub(super) fn open(mut self) -> Self {
         self.failure = Failure::Open;
         self
+    }
+
+    fn trap(&self, phase: Phase) -> FilterError {
+        FilterError {
+            filter: Arc::clone(&self.name),
+            phase,
+            fault: Fault::Trap("on purpose".to_owned()),
+        }
     }
 }
 
@@ -171,12 +182,15 @@ impl Filter for Fake {
         }
         match (self.callback)(phase, end, exchange) {
             Act::Flow(flow) => Outcome::Ready(Ok(flow)),
-            Act::Fail => Outcome::Ready(Err(FilterError {
-                filter: Arc::clone(&self.name),
-                phase,
-                fault: Fault::Trap("on purpose".to_owned()),
-            })),
+            Act::Fail => Outcome::Ready(Err(self.trap(phase))),
             Act::Wait(future) => Outcome::Pending(Box::pin(async { Ok(future.await) })),
+            Act::WaitAndFail(future) => {
+                let error = self.trap(phase);
+                Outcome::Pending(Box::pin(async {
+                    future.await;
+                    Err(error)
+                }))
+            }
         }
     }
 }
@@ -344,7 +358,7 @@ pub(super) fn upstream(url: &str) -> Arc<Upstream> {
         response_timeout: PATIENCE,
         ..UpstreamConfig::new(Arc::from("main"), vec![url.parse().unwrap()])
     };
-    Upstream::new(config).unwrap()
+    Upstream::new(config, &tidegate_upstream::Names::default()).unwrap()
 }
 
 impl Setup {
@@ -363,6 +377,7 @@ impl Setup {
             upstream,
             filters: (0..filters.len()).collect(),
             preserve_host: true,
+            server_timing: false,
         };
         Setup {
             settings: Settings::default(),
@@ -389,6 +404,7 @@ impl Setup {
                 name: Arc::clone(&filter.name),
                 module: Some(Arc::new(filter.clone())),
                 failure: filter.failure,
+                quarantine: filter.quarantine.clone(),
             })
             .collect();
         let upstreams = self

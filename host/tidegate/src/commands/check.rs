@@ -5,11 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tidegate_core::clock::SystemClock;
-use tidegate_core::metrics::Registry;
 use tidegate_core::phase::Phase;
-use tidegate_core::services::{Limiter, Services, Store, StoreError, Verdict};
 use tidegate_core::usage::Isolation;
 use tidegate_wasm::{Compiled, Engine, EngineOptions, LoadError};
 
@@ -18,8 +14,7 @@ use crate::config::environment::Environment;
 use crate::config::{self, Options, Outcome};
 use crate::diagnostic::Mistake;
 use crate::load::{self, Fault};
-use crate::logging::GuestLog;
-use crate::plugins;
+use crate::{plugins, self_check};
 
 /// What was found out about a filter that loads.
 struct Sound {
@@ -94,7 +89,7 @@ fn load_all(
     checked: &Checked,
     sound: &mut BTreeMap<String, Sound>,
 ) -> Vec<Mistake> {
-    let services = services();
+    let services = self_check::services();
     let mut compiled: BTreeMap<PathBuf, Option<Arc<Compiled>>> = BTreeMap::new();
     let mut mistakes = Vec::new();
     for filter in &checked.filters {
@@ -121,6 +116,10 @@ fn load_all(
         }
         match load::load(engine, compiled, filter, &services) {
             Ok(module) => {
+                if let Err(why) = self_check::run(engine, compiled, filter) {
+                    mistakes.push(Mistake::of(filter.file.display(), &why));
+                    continue;
+                }
                 let phases: Vec<_> = module
                     .interests()
                     .phases
@@ -259,70 +258,4 @@ fn mebibytes(bytes: u64) -> String {
 fn count(number: usize, word: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {word}{plural}")
-}
-
-/// Services for a filter that only reads its configuration.
-fn services() -> Services {
-    Services {
-        store: Arc::new(Nothing),
-        limiter: Arc::new(Nothing),
-        metrics: Arc::new(Registry::default()),
-        log: Arc::new(GuestLog),
-        clock: Arc::new(SystemClock),
-    }
-}
-
-/// A store that keeps nothing and a limiter that refuses nothing: a check leaves no traces.
-#[derive(Debug)]
-struct Nothing;
-
-impl Store for Nothing {
-    fn get(&self, _: &str, _: &str) -> Result<Option<Bytes>, StoreError> {
-        Ok(None)
-    }
-
-    fn set(
-        &self,
-        _: &str,
-        _: &str,
-        _: Bytes,
-        _: Option<std::time::Duration>,
-    ) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn delete(&self, _: &str, _: &str) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-
-    fn compare_and_swap(
-        &self,
-        _: &str,
-        _: &str,
-        expected: Option<&[u8]>,
-        _: Bytes,
-        _: Option<std::time::Duration>,
-    ) -> Result<bool, StoreError> {
-        Ok(expected.is_none())
-    }
-
-    fn increment(
-        &self,
-        _: &str,
-        _: &str,
-        delta: i64,
-        _: Option<std::time::Duration>,
-    ) -> Result<i64, StoreError> {
-        Ok(delta)
-    }
-}
-
-impl Limiter for Nothing {
-    fn take(&self, _: &str, _: &str, _: u32, _: f64, burst: u32) -> Verdict {
-        Verdict {
-            allowed: true,
-            remaining: burst,
-            ..Verdict::default()
-        }
-    }
 }

@@ -7,11 +7,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use tidegate_core::usage::Isolation;
+use tidegate_gateway::QuarantineSettings;
 
 use super::document::Origin;
 
@@ -48,6 +51,8 @@ pub(crate) struct Server {
     pub(crate) cache: Option<PathBuf>,
     /// How long running exchanges may take when the process ends.
     pub(crate) drain_timeout: Duration,
+    /// How often the names of endpoints are asked for.
+    pub(crate) dns_refresh: Duration,
     /// Peers whose forwarding fields are believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// Where a line a request goes; none: nowhere.
@@ -96,6 +101,9 @@ pub(crate) struct Identity {
     pub(crate) key: PathBuf,
     /// Both, read and found to belong together.
     pub(crate) certified: Arc<CertifiedKey>,
+    /// When the first certificate of the chain ends to hold, in seconds since 1970; none: it has no end, or
+    /// none that can be read.
+    pub(crate) expires: Option<i64>,
 }
 
 /// Where the access log goes.
@@ -169,6 +177,8 @@ pub(crate) struct Upstream {
     pub(crate) idle_connections: usize,
     /// How long an idle connection is kept.
     pub(crate) keep_alive: Duration,
+    /// How long a connection is used in all.
+    pub(crate) max_age: Duration,
     /// How `https` endpoints are checked.
     pub(crate) tls: UpstreamTls,
 }
@@ -203,6 +213,8 @@ pub(crate) struct Route {
     pub(crate) filters: Vec<usize>,
     /// Whether the upstream sees the Host that the client sent, or its own.
     pub(crate) preserve_host: bool,
+    /// Whether a response tells how long filters and upstream took.
+    pub(crate) server_timing: bool,
     /// Where the route is written; none: nowhere.
     pub(crate) origin: Option<Origin>,
 }
@@ -230,6 +242,10 @@ pub(crate) struct Filter {
     pub(crate) allow: Allow,
     /// What it may use.
     pub(crate) limits: tidegate_wasm::Limits,
+    /// When it is taken out of service for a while; none: never.
+    pub(crate) quarantine: Option<QuarantineSettings>,
+    /// What a new version must answer before it takes traffic; none: nothing.
+    pub(crate) self_check: Option<SelfCheck>,
     /// Whether a route uses it.
     pub(crate) used: bool,
     /// Why it can't be loaded as it is configured now, if only this filter is concerned: its settings file has a
@@ -244,6 +260,23 @@ pub(crate) enum Failure {
     Closed,
     /// It goes on as if the filter were not there.
     Open,
+}
+
+/// A request that a new version of a filter must answer as expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SelfCheck {
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query.
+    pub(crate) target: PathAndQuery,
+    /// Fields of the head, among them `host`.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body; empty: none.
+    pub(crate) body: Bytes,
+    /// The status that is expected.
+    pub(crate) status: StatusCode,
+    /// Fields that are expected.
+    pub(crate) expected: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What a filter may reach outside.

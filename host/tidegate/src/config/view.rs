@@ -1,5 +1,6 @@
 //! The configuration in force as it may be shown to whoever looks at the admin pages: complete, but without secrets.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_core::usage::Isolation;
 
@@ -44,13 +45,17 @@ fn server(server: &Server) -> Value {
         "listen": server.listen,
         "tls": server.tls.iter().map(|listener| json!({
             "listen": listener.listen,
-            "certificates": listener.identities.iter().map(|it| &it.certificate).collect::<Vec<_>>(),
+            "certificates": listener.identities.iter().map(|it| json!({
+                "file": it.certificate,
+                "expires": it.expires.and_then(|expires| Timestamp::from_second(expires).ok()).map(|it| it.to_string()),
+            })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
         "admin": server.admin,
         "workers": server.workers,
         "plugins": server.plugins,
         "cache": server.cache,
         "drain-timeout": Time(server.drain_timeout),
+        "dns-refresh": Time(server.dns_refresh),
         "trusted-proxies": server.trusted_proxies,
         "access-log": server.access_log.as_ref().map(|log| json!({
             "format": match log.format { AccessFormat::Text => "text", AccessFormat::Json => "json" },
@@ -94,6 +99,7 @@ fn upstream(upstream: &Upstream) -> Value {
         "idle-timeout": Time(upstream.idle_timeout),
         "idle-connections": upstream.idle_connections,
         "keep-alive": Time(upstream.keep_alive),
+        "max-age": Time(upstream.max_age),
         "tls": {
             "own-authorities": upstream.tls.authorities.as_ref().map(Vec::len),
             "server-name": upstream.tls.server_name,
@@ -129,6 +135,7 @@ fn route(route: &Route, checked: &Checked) -> Value {
         "upstream": route.upstream.and_then(|index| checked.upstreams.get(index)).map(|it| &*it.name),
         "filters": filters,
         "preserve-host": route.preserve_host,
+        "server-timing": route.server_timing,
     })
 }
 
@@ -160,6 +167,17 @@ fn filter(filter: &Filter) -> Value {
             "series": filter.limits.series,
             "store": Size(filter.limits.store),
         },
+        "quarantine": filter.quarantine.map(|it| json!({
+            "failures": it.failures,
+            "window": Time(it.window),
+            "first": Time(it.first),
+            "longest": Time(it.longest),
+        })),
+        "self-check": filter.self_check.as_ref().map(|it| json!({
+            "method": it.method.as_str(),
+            "path": it.target.path(),
+            "expect": { "status": it.status.as_u16() },
+        })),
         "used": filter.used,
         "fault": filter.fault,
     })

@@ -54,6 +54,10 @@ pub(crate) struct Server {
     pub(crate) cache: Option<String>,
     /// How long running exchanges may take to end after SIGTERM or SIGINT. At most 1 day; 0 ends them at once.
     pub(crate) drain_timeout: Time,
+    /// How often the names in endpoints are asked for again, in the background. New addresses are used for the next
+    /// connection, and connections to addresses that went are given up; while there is no good answer, the last one
+    /// stays in use. How long an answer is said to hold (its TTL) does not count. From 1 s to 1 day.
+    pub(crate) dns_refresh: Time,
     /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
     /// Those of any other peer are replaced.
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
@@ -187,6 +191,9 @@ pub(crate) struct Upstream {
     /// How long an idle connection is kept. Best below the endpoint's own time-out.
     #[serde(default = "Upstream::keep_alive")]
     pub(crate) keep_alive: Time,
+    /// How long a connection is used for further requests after it was made, whether it rests in between or not.
+    #[serde(default = "Upstream::max_age")]
+    pub(crate) max_age: Time,
     /// How the certificates of `https` endpoints are checked.
     #[serde(default)]
     pub(crate) tls: UpstreamTls,
@@ -229,6 +236,9 @@ pub(crate) struct Route {
     pub(crate) filters: Vec<FilterUse>,
     /// Whether the upstream sees the Host that the client sent, or that of its own endpoint.
     pub(crate) preserve_host: bool,
+    /// Whether a response has a field `Server-Timing` that tells how many milliseconds the filters took up to its head,
+    /// and how many the upstream took to its head. It tells clients something of what stands behind.
+    pub(crate) server_timing: bool,
 }
 
 /// A filter on a route.
@@ -279,6 +289,130 @@ pub(crate) struct Filter {
     pub(crate) allow: Allow,
     /// Bounds for the filter, in place of those of `[server.filter-defaults]`.
     pub(crate) limits: FilterLimitsChange,
+    /// When the filter is taken out of service because it fails again and again, and for how long.
+    pub(crate) quarantine: QuarantineChange,
+    /// A request that a new version must answer as expected before it takes traffic. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) self_check: Option<SelfCheck>,
+}
+
+/// When a filter is taken out of service because it fails again and again, and for how long. Meanwhile its policy
+/// (`failure`) answers for it at once; at the end of each period, one request is let in and decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Quarantine {
+    /// So many failed requests take it out: within `window` when they are at least half of its requests, or one after
+    /// the other without one that goes well, however long that takes. 0: never.
+    #[schemars(range(max = 1000))]
+    pub(crate) failures: u32,
+    /// See `failures`. From 1 ms to 1 hour.
+    pub(crate) window: Time,
+    /// How long it is out at first; each time that it fails again, twice as long, and up to a tenth more by chance. From
+    /// 1 ms to 1 day.
+    pub(crate) first: Time,
+    /// The longest that it is out. From 1 ms to 1 day, and no less than `first`.
+    pub(crate) longest: Time,
+}
+
+/// When a filter is taken out of service; what is not given is that of `[server.filter-defaults]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct QuarantineChange {
+    /// So many failed requests take it out: within `window` when they are at least half of its requests, or one after
+    /// the other without one that goes well, however long that takes. 0: never.
+    #[schemars(range(max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failures: Option<u32>,
+    /// See `failures`. From 1 ms to 1 hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) window: Option<Time>,
+    /// How long it is out at first; each time that it fails again, twice as long, and up to a tenth more by chance. From
+    /// 1 ms to 1 day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) first: Option<Time>,
+    /// The longest that it is out. From 1 ms to 1 day, and no less than `first`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) longest: Option<Time>,
+}
+
+impl Default for Quarantine {
+    fn default() -> Self {
+        Quarantine {
+            failures: 20,
+            window: Time::secs(10),
+            first: Time::secs(1),
+            longest: Time::secs(60),
+        }
+    }
+}
+
+impl Quarantine {
+    /// This one with another filter's changes.
+    pub(crate) fn changed(self, change: QuarantineChange) -> Quarantine {
+        Quarantine {
+            failures: change.failures.unwrap_or(self.failures),
+            window: change.window.unwrap_or(self.window),
+            first: change.first.unwrap_or(self.first),
+            longest: change.longest.unwrap_or(self.longest),
+        }
+    }
+}
+
+impl QuarantineChange {
+    /// What is given here, else what is given there.
+    pub(crate) fn or(self, other: QuarantineChange) -> QuarantineChange {
+        QuarantineChange {
+            failures: self.failures.or(other.failures),
+            window: self.window.or(other.window),
+            first: self.first.or(other.first),
+            longest: self.longest.or(other.longest),
+        }
+    }
+}
+
+/// A request that a new version must answer as expected before it takes traffic. It passes this filter only, off the
+/// workers; what the filter lets through is answered with an empty 200. The store is empty, limits are never reached,
+/// no upstream is called, and nothing of it is left behind. It may take 5 seconds.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SelfCheck {
+    /// The method.
+    #[serde(default = "SelfCheck::method")]
+    pub(crate) method: String,
+    /// Path and query.
+    #[serde(default = "SelfCheck::path")]
+    #[schemars(extend("examples" = ["/v1/users?page=2"]))]
+    pub(crate) path: String,
+    /// Header fields; `host` is `localhost` unless it is here. Default: no other ones.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+    /// The body. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<String>,
+    /// What the answer must be.
+    pub(crate) expect: Expect,
+}
+
+/// What the answer to a self-check must be.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Expect {
+    /// Its status.
+    #[schemars(range(min = 200, max = 599))]
+    pub(crate) status: u16,
+    /// Header fields that it must have, with exactly this value. Default: none.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl SelfCheck {
+    fn method() -> String {
+        "GET".to_owned()
+    }
+
+    fn path() -> String {
+        "/".to_owned()
+    }
 }
 
 /// What holds for every filter that does not say otherwise.
@@ -294,6 +428,8 @@ pub(crate) struct FilterDefaults {
     pub(crate) isolation: Option<Isolation>,
     /// Bounds. Each over-run is logged and counted; what it leads to stands in limits.md.
     pub(crate) limits: FilterLimits,
+    /// When a filter is taken out of service because it fails again and again, and for how long.
+    pub(crate) quarantine: Quarantine,
 }
 
 /// The room that all filters' instances share.
@@ -445,6 +581,7 @@ impl Default for Server {
             plugins: None,
             cache: None,
             drain_timeout: Time::secs(30),
+            dns_refresh: Time::secs(5),
             trusted_proxies: Vec::new(),
             access_log: None,
             underscores: Underscores::Drop,
@@ -494,6 +631,7 @@ impl Upstream {
             idle_timeout: Self::idle_timeout(),
             idle_connections: Self::idle_connections(),
             keep_alive: Self::keep_alive(),
+            max_age: Self::max_age(),
             tls: UpstreamTls::default(),
         }
     }
@@ -517,6 +655,10 @@ impl Upstream {
     fn keep_alive() -> Time {
         Time::secs(55)
     }
+
+    fn max_age() -> Time {
+        Time::secs(3600)
+    }
 }
 
 impl Default for Route {
@@ -530,6 +672,7 @@ impl Default for Route {
             upstream: None,
             filters: Vec::new(),
             preserve_host: true,
+            server_timing: false,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! One worker's door: accepts connections of one socket, gives each a place and a TLS handshake, and hands it to the
-//! gateway. Knows no request.
+//! One worker's door: accepts connections, gives each a place, a worker and a TLS handshake, and hands it to the gateway. Knows no request.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use rustls::ServerConfig;
 use tidegate_core::metrics::{Counter, Owner, Registry};
 use tidegate_gateway::{Drain, Worker};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::backoff::{Backoff, is_of_one_connection};
-use super::bounds::{Alive, Bounds};
+use super::balance::{Balance, Choice, Counted, Handed, Hands};
+use super::bounds::{Alive, Bounds, Place, Placed};
 use super::tls;
 
 /// What a worker's accepted connections need.
@@ -24,6 +26,8 @@ pub(crate) struct Door {
     pub(crate) worker: RefCell<Rc<Worker>>,
     /// Bounds over all workers.
     pub(crate) bounds: Arc<Bounds>,
+    /// Who serves what is accepted here.
+    pub(crate) balance: Balance<Accepted>,
     /// Tells connections to end.
     pub(crate) drain: Drain,
     /// Held by every connection until it is closed.
@@ -32,12 +36,22 @@ pub(crate) struct Door {
     pub(crate) figures: DoorFigures,
 }
 
+/// A connection on its way to another worker than the one that accepted it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<ServerConfig>>,
+    place: Place,
+}
+
 /// What a worker counts at its door.
 #[derive(Debug)]
 pub(crate) struct DoorFigures {
     registry: Arc<Registry>,
     owner: Owner,
     accept_failures: Counter,
+    taken_over: Counter,
     handshakes: Counter,
 }
 
@@ -50,6 +64,10 @@ impl DoorFigures {
             accept_failures: counter(
                 "tidegate_accept_failures_total",
                 "Times that a connection could not be accepted for want of descriptors or memory.",
+            ),
+            taken_over: counter(
+                "tidegate_connections_handed_over_total",
+                "Connections that were accepted by one worker and are served by a less busy one.",
             ),
             handshakes: counter(
                 "tidegate_tls_handshakes_total",
@@ -85,13 +103,12 @@ impl Door {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
-        let acceptor = tls.map(TlsAcceptor::from);
         let mut backoff = Backoff::default();
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     backoff.succeeded();
-                    self.admit(stream, peer, acceptor.as_ref()).await;
+                    self.admit(stream, peer, tls.as_ref()).await;
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -109,52 +126,121 @@ impl Door {
         }
     }
 
-    /// Waits for a place, so that no more are accepted than there are places, and starts to serve.
+    /// Waits for a place, so that no more are accepted than there are places, and starts to serve, or has another worker
+    /// do so.
     async fn admit(
         self: &Rc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        acceptor: Option<&TlsAcceptor>,
+        tls: Option<&Arc<ServerConfig>>,
     ) {
         // Whole answers are written at once; nothing is gained by waiting for more. A peer that is gone again has
         // no options to set, and is found out by whoever reads from it.
         let _ = stream.set_nodelay(true);
-        let Some(stream) = self.bounds.place(stream, self.alive.clone()).await else {
+        let Some(place) = self.bounds.place().await else {
             return;
         };
-        let worker = Rc::clone(&self.worker.borrow());
-        let drain = self.drain.clone();
-        match acceptor {
-            None => {
-                tokio::task::spawn_local(worker.serve_stream(stream, peer, None, drain));
+        match self.balance.choose() {
+            Choice::Keep(counted) => {
+                let stream = Placed::new(stream, place, Some(counted), self.alive.clone());
+                self.serve(stream, peer, tls);
             }
-            Some(acceptor) => {
-                let door = Rc::clone(self);
-                // The time runs from here, whatever the client does first.
-                let handshake =
-                    tokio::time::timeout(self.bounds.handshake(), acceptor.accept(stream));
-                tokio::task::spawn_local(async move {
-                    let mut draining = door.drain.clone();
-                    let done = tokio::select! {
-                        done = handshake => done,
-                        () = draining.begun() => return,
-                    };
-                    match done {
-                        Ok(Ok(stream)) => {
-                            door.figures.handshakes.increment();
-                            let facts = Arc::new(tls::facts(stream.get_ref().1));
-                            worker
-                                .serve_connection(stream, peer, Some(facts), drain)
-                                .await;
-                        }
-                        Ok(Err(error)) => {
-                            tracing::debug!(%peer, %error, "a TLS handshake failed");
-                            door.figures.handshake_failed(tls::failure(&error));
-                        }
-                        Err(_) => door.figures.handshake_failed("timeout"),
-                    }
-                });
+            Choice::Give(recipient) => {
+                // It leaves this worker's poll. That fails only for what is no socket of this worker's.
+                let Ok(stream) = stream.into_std() else {
+                    return;
+                };
+                let accepted = Accepted {
+                    stream,
+                    peer,
+                    tls: tls.cloned(),
+                    place,
+                };
+                if let Err(back) = recipient.give(accepted) {
+                    self.take_over(back, self.balance.keep());
+                }
             }
         }
+    }
+
+    /// Serves what other workers hand over until it is told to stop, and then what is under way to this one.
+    pub(crate) async fn receive(
+        self: Rc<Self>,
+        mut hands: Hands<Accepted>,
+        mut stop: oneshot::Receiver<Infallible>,
+    ) {
+        let mut open = true;
+        loop {
+            tokio::select! {
+                handed = hands.recv() => match handed {
+                    Some(Handed { what, counted }) => {
+                        self.figures.taken_over.increment();
+                        self.take_over(what, counted);
+                    }
+                    None => return,
+                },
+                _ = &mut stop, if open => {
+                    open = false;
+                    hands.close();
+                }
+            }
+        }
+    }
+
+    fn take_over(self: &Rc<Self>, accepted: Accepted, counted: Counted) {
+        let Accepted {
+            stream,
+            peer,
+            tls,
+            place,
+        } = accepted;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => {
+                let stream = Placed::new(stream, place, Some(counted), self.alive.clone());
+                self.serve(stream, peer, tls.as_ref());
+            }
+            Err(error) => {
+                tracing::error!(%error, "a connection that another worker accepted can't be served");
+            }
+        }
+    }
+
+    fn serve(
+        self: &Rc<Self>,
+        stream: Placed<TcpStream>,
+        peer: SocketAddr,
+        tls: Option<&Arc<ServerConfig>>,
+    ) {
+        let worker = Rc::clone(&self.worker.borrow());
+        let drain = self.drain.clone();
+        let Some(tls) = tls else {
+            tokio::task::spawn_local(worker.serve_stream(stream, peer, None, drain));
+            return;
+        };
+        let door = Rc::clone(self);
+        let acceptor = TlsAcceptor::from(Arc::clone(tls));
+        // The time runs from here, whatever the client does first.
+        let handshake = tokio::time::timeout(self.bounds.handshake(), acceptor.accept(stream));
+        tokio::task::spawn_local(async move {
+            let mut draining = door.drain.clone();
+            let done = tokio::select! {
+                done = handshake => done,
+                () = draining.begun() => return,
+            };
+            match done {
+                Ok(Ok(stream)) => {
+                    door.figures.handshakes.increment();
+                    let facts = Arc::new(tls::facts(stream.get_ref().1));
+                    worker
+                        .serve_connection(stream, peer, Some(facts), drain)
+                        .await;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "a TLS handshake failed");
+                    door.figures.handshake_failed(tls::failure(&error));
+                }
+                Err(_) => door.figures.handshake_failed("timeout"),
+            }
+        });
     }
 }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::backoff::Told;
+use super::balance::Counted;
 
 /// What holds for connections of all workers. Can be changed while they run.
 #[derive(Debug)]
@@ -33,9 +34,16 @@ pub(crate) type Alive = mpsc::Sender<Infallible>;
 #[derive(Debug)]
 pub(crate) struct Placed<IO> {
     io: IO,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+    _counted: Option<Counted>,
     _alive: Alive,
 }
+
+/// A place among the open connections.
+#[derive(Debug)]
+pub(crate) struct Place(
+    #[expect(dead_code, reason = "held, and given back when dropped")] OwnedSemaphorePermit,
+);
 
 impl Bounds {
     /// So many connections at a time, and so much time for a TLS handshake.
@@ -82,14 +90,22 @@ impl Bounds {
         Duration::from_millis(self.handshake_millis.load(Ordering::Relaxed))
     }
 
-    /// Gives a stream a place, once there is one.
-    pub(crate) async fn place<IO>(&self, io: IO, alive: Alive) -> Option<Placed<IO>> {
-        let place = Arc::clone(&self.room).acquire_owned().await.ok()?;
-        Some(Placed {
+    /// A place among the open connections, once there is one.
+    pub(crate) async fn place(&self) -> Option<Place> {
+        let place = Arc::clone(&self.room).acquire_owned().await;
+        place.ok().map(Place)
+    }
+}
+
+impl<IO> Placed<IO> {
+    /// A stream that has a place, and may be counted against a worker.
+    pub(crate) fn new(io: IO, place: Place, counted: Option<Counted>, alive: Alive) -> Self {
+        Placed {
             io,
             _place: place,
+            _counted: counted,
             _alive: alive,
-        })
+        }
     }
 }
 
@@ -161,9 +177,8 @@ mod tests {
     fn a_connection_over_the_bound_waits_for_one_to_end() {
         in_runtime(async {
             let bounds = Bounds::new(1, Duration::from_secs(1));
-            let (alive, _gone) = mpsc::channel(1);
-            let first = bounds.place((), alive.clone()).await.unwrap();
-            let mut second = std::pin::pin!(bounds.place((), alive));
+            let first = bounds.place().await.unwrap();
+            let mut second = std::pin::pin!(bounds.place());
             let early = tokio::select! {
                 biased;
                 _ = second.as_mut() => true,
@@ -182,7 +197,8 @@ mod tests {
             let (alive, mut gone) = mpsc::channel(1);
             let mut held = Vec::new();
             for _ in 0..3 {
-                held.push(bounds.place((), alive.clone()).await.unwrap());
+                let place = bounds.place().await.unwrap();
+                held.push(Placed::new((), place, None, alive.clone()));
             }
             bounds.change_connections(1);
             bounds.change_handshake(Duration::from_secs(2));

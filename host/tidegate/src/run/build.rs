@@ -9,7 +9,7 @@ use tidegate_gateway::{
     Failure, FilterSlot, HostPattern, Limits, PathPattern, RouteSpec, Settings, Snapshot,
     Underscores,
 };
-use tidegate_upstream::{Endpoint, TlsOptions, Upstream, UpstreamConfig};
+use tidegate_upstream::{Endpoint, Names, TlsOptions, Upstream, UpstreamConfig};
 
 use crate::config::checked::{self, Checked, Filter, Route, Server};
 
@@ -59,11 +59,12 @@ pub(crate) fn failure(filter: &Filter) -> Failure {
 pub(crate) fn snapshot(
     checked: &Checked,
     slots: Vec<(usize, FilterSlot)>,
+    names: &Names,
 ) -> Result<Snapshot, BuildError> {
     let upstreams = checked
         .upstreams
         .iter()
-        .map(upstream)
+        .map(|it| upstream(it, names))
         .collect::<Result<Vec<_>, _>>()?;
     let mut positions = vec![None; checked.filters.len()];
     let mut filters = Vec::with_capacity(slots.len());
@@ -84,7 +85,7 @@ pub(crate) fn snapshot(
     })
 }
 
-fn upstream(upstream: &checked::Upstream) -> Result<Arc<Upstream>, BuildError> {
+fn upstream(upstream: &checked::Upstream, names: &Names) -> Result<Arc<Upstream>, BuildError> {
     let endpoints = upstream
         .endpoints
         .iter()
@@ -99,6 +100,7 @@ fn upstream(upstream: &checked::Upstream) -> Result<Arc<Upstream>, BuildError> {
         idle_timeout: upstream.idle_timeout,
         idle_connections: upstream.idle_connections,
         keep_alive: upstream.keep_alive,
+        max_age: upstream.max_age,
         tls: TlsOptions {
             ca: upstream.tls.authorities.clone().unwrap_or_default(),
             insecure: upstream.tls.insecure,
@@ -106,7 +108,7 @@ fn upstream(upstream: &checked::Upstream) -> Result<Arc<Upstream>, BuildError> {
         },
         ..UpstreamConfig::new(Arc::clone(&upstream.name), endpoints)
     };
-    Upstream::new(config).map_err(|error| BuildError(error.to_string()))
+    Upstream::new(config, names).map_err(|error| BuildError(error.to_string()))
 }
 
 fn route(
@@ -134,6 +136,7 @@ fn route(
             .filter_map(|index| positions.get(*index).copied().flatten())
             .collect(),
         preserve_host: route.preserve_host,
+        server_timing: route.server_timing,
     })
 }
 

@@ -7,9 +7,11 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use notify::Event;
 use tidegate_core::metrics::Registry;
 use tidegate_gateway::{Shared, Snapshot};
+use tidegate_upstream::{Names, resolve};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::admin::{self, Pages, Phase};
@@ -23,6 +25,7 @@ use super::listeners::Listeners;
 use super::pass::{Configuration, Reader, Report};
 use super::settle::{Effort, Look, Next, Settle};
 use super::signals::{Asked, Signals};
+use super::standing::Standing;
 use super::start::{self, Parts, StartError, lock};
 use super::tell::Teller;
 use super::watch::{Survey, Watch};
@@ -46,6 +49,8 @@ pub(crate) struct Control {
     registry: Arc<Registry>,
     snapshot: Arc<Snapshot>,
     checked: Arc<Checked>,
+    standing: Standing,
+    names: Names,
 }
 
 impl Control {
@@ -64,6 +69,9 @@ impl Control {
         let pages = Rc::new(Pages::new(Arc::clone(&registry)));
         // First of all, so that probes can see that it starts.
         let admin = open_admin(&checked.server, &pages)?;
+        let names = reader.names();
+        names.refresh_every(checked.server.dns_refresh);
+        keep_names(&names, &registry);
         let reader = Arc::new(Mutex::new(reader));
         let report = tokio::select! {
             report = first_look(&reader) => report?,
@@ -82,6 +90,8 @@ impl Control {
             registry,
             snapshot: report.snapshot.clone().unwrap_or_default(),
             checked: Arc::clone(&report.checked),
+            standing: Standing::good(Timestamp::now()),
+            names,
         };
         let mut watch = Watch::new(std::env::var_os(WATCH).is_none_or(|it| it != "poll"));
         watch.follow(report.wanted.clone(), report.seen.clone());
@@ -241,6 +251,7 @@ impl Control {
             let connections = make_room(now.limits.max_connections, self.crew.len());
             self.bounds.change_connections(connections);
         }
+        self.names.refresh_every(now.dns_refresh);
         self.bounds.change_handshake(now.limits.handshake_timeout);
         for (key, changed) in [
             ("workers", now.workers != before.workers),
@@ -285,9 +296,12 @@ impl Control {
 
     /// Shows and tells the state of things.
     fn show(&mut self, report: &Report) {
-        self.teller.tell(report);
+        self.standing
+            .follow(&report.configuration, Timestamp::now());
+        self.teller.tell(report, &self.standing);
         if let Some(snapshot) = &report.snapshot {
             self.teller.hold(snapshot);
+            self.pages.hold(snapshot);
         }
         self.pages.set_plugins(&report.statuses);
         let admin = self
@@ -295,7 +309,8 @@ impl Control {
             .iter()
             .map(|(_, address, _)| (Protocols::Admin, *address));
         let listening: Vec<_> = self.listeners.addresses().chain(admin).collect();
-        self.pages.set_configuration(&report.checked, &listening);
+        self.pages
+            .set_configuration(&report.checked, &listening, &self.standing);
     }
 }
 
@@ -314,6 +329,12 @@ fn open_admin(server: &Server, pages: &Rc<Pages>) -> Result<Option<Admin>, Liste
     let accepting = admin::serve(socket, Rc::clone(pages));
     tracing::info!(kind = %Protocols::Admin, %address, "listening");
     Ok(Some((wanted, address, accepting)))
+}
+
+/// Asks for the names in endpoints, from now on and for ever.
+fn keep_names(names: &Names, registry: &Arc<Registry>) {
+    let (names, registry) = (names.clone(), Arc::clone(registry));
+    tokio::task::spawn_local(async move { names.keep(&registry, resolve::system).await });
 }
 
 async fn first_look(reader: &Arc<Mutex<Reader>>) -> Result<Report, StartError> {

@@ -14,7 +14,7 @@ use tidegate_gateway::FilterSlot;
 use tidegate_wasm::Engine;
 
 use self::entry::Entry;
-pub(crate) use self::entry::{News, State, Status};
+pub(crate) use self::entry::{LiveStatus, News, State, Status};
 use self::file::Known;
 use super::build;
 use super::settle::Look;
@@ -157,6 +157,7 @@ impl Filters {
                     name: Arc::clone(&filter.name),
                     module: entry.module(),
                     failure: build::failure(filter),
+                    quarantine: entry.quarantine(),
                 };
                 entry.chained.then_some((index, slot))
             })

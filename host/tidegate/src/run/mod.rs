@@ -8,6 +8,7 @@
 mod accept;
 mod admin;
 mod backoff;
+mod balance;
 mod bounds;
 mod build;
 mod control;
@@ -20,6 +21,7 @@ mod pass;
 mod settle;
 mod signals;
 mod stamp;
+mod standing;
 mod start;
 mod tell;
 mod tls;

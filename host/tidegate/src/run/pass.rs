@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tidegate_gateway::Snapshot;
+use tidegate_upstream::Names;
 
 use super::build::{self, BuildError};
 use super::filters::{Filters, News, Reach, Status, Tools};
 use super::settle::Look;
 use super::watch::{Survey, Wanted};
-use crate::config::checked::Checked;
+use crate::config::checked::{Checked, Identity};
 use crate::config::environment::Environment;
 use crate::config::{self, Options};
 use crate::diagnostic::{Mistake, Scope};
@@ -21,6 +23,8 @@ pub(crate) struct Reader {
     options: Options,
     tools: Tools,
     filters: Filters,
+    /// What is known of the names in endpoints outlives any configuration.
+    names: Names,
     /// What is in force.
     checked: Arc<Checked>,
     fingerprint: [u8; 32],
@@ -90,12 +94,18 @@ impl Reader {
             options,
             tools,
             filters: Filters::default(),
+            names: Names::default(),
             fingerprint: build::fingerprint(&checked),
             strays: strays(&checked, mistakes),
             checked: Arc::new(checked),
             file,
             told: Vec::new(),
         }
+    }
+
+    /// The names that somebody has to keep.
+    pub(crate) fn names(&self) -> Names {
+        self.names.clone()
     }
 
     /// The first snapshot, with every filter that a route uses.
@@ -109,7 +119,7 @@ impl Reader {
         let news = self
             .filters
             .update(&checked, &Look::default(), Reach::Start, &self.tools);
-        let snapshot = build::snapshot(&checked, self.filters.slots(&checked))?;
+        let snapshot = build::snapshot(&checked, self.filters.slots(&checked), &self.names)?;
         Ok(Report {
             snapshot: Some(Arc::new(snapshot)),
             statuses: self.filters.statuses(&checked),
@@ -137,7 +147,7 @@ impl Reader {
         }) = candidate
         {
             news = self.filters.update(&candidate, look, reach, &self.tools);
-            match build::snapshot(&candidate, self.filters.slots(&candidate)) {
+            match build::snapshot(&candidate, self.filters.slots(&candidate), &self.names) {
                 Ok(built) => {
                     snapshot = Some(Arc::new(built));
                     self.checked = candidate;
@@ -155,7 +165,7 @@ impl Reader {
             .iter()
             .any(|news| matches!(news, News::Loaded { .. } | News::Removed { .. }));
         if snapshot.is_none() && swapped {
-            match build::snapshot(&checked, self.filters.slots(&checked)) {
+            match build::snapshot(&checked, self.filters.slots(&checked), &self.names) {
                 Ok(built) => snapshot = Some(Arc::new(built)),
                 Err(error) => configuration = self.refused(vec![error.to_string()], reach),
             }
@@ -203,6 +213,9 @@ impl Reader {
                 .collect();
             return (None, self.refused(in_lines(&mistakes), reach));
         };
+        if let Some(mistake) = worse(&self.checked, &checked, Timestamp::now()) {
+            return (None, self.refused(vec![mistake], reach));
+        }
         self.told.clear();
         self.strays = strays(&checked, &outcome.mistakes);
         if self.file.is_none() && outcome.file.exists() {
@@ -227,6 +240,24 @@ impl Reader {
         self.told.clone_from(&mistakes);
         Configuration::Refused { mistakes, again }
     }
+}
+
+/// Says so if a certificate in force, which still holds, would be replaced by one that does not any more. One that ends
+/// to hold while it is in force is no reason to refuse anything.
+fn worse(in_force: &Checked, candidate: &Checked, now: Timestamp) -> Option<String> {
+    fn all(checked: &Checked) -> impl Iterator<Item = &Identity> {
+        checked.server.tls.iter().flat_map(|it| &it.identities)
+    }
+    let expired = |identity: &Identity| identity.expires.is_some_and(|at| at < now.as_second());
+    let mut gone = all(candidate).filter(|identity| expired(identity));
+    let worse = gone.find(|new| {
+        let mut before = all(in_force).filter(|old| old.certificate == new.certificate);
+        before.any(|old| !expired(old))
+    })?;
+    Some(format!(
+        "{} holds a certificate that has expired; the one before it still holds and stays in service",
+        worse.certificate.display()
+    ))
 }
 
 /// What is wrong with files that no filter runs; that of others is told with the filter.

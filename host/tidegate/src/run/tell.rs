@@ -9,15 +9,18 @@ use tidegate_gateway::Snapshot;
 
 use super::filters::{News, State, Status};
 use super::pass::{Configuration, Report};
+use super::standing::Standing;
+use crate::config::checked::Checked;
 
 /// Tells of looks.
 #[derive(Debug)]
 pub(crate) struct Teller {
     registry: Arc<Registry>,
-    /// Digests, routes and upstreams that have series of their own.
+    /// Digests, routes, upstreams and certificates that have series of their own.
     digests: BTreeSet<String>,
     routes: BTreeSet<String>,
     upstreams: BTreeSet<String>,
+    expiring: BTreeSet<String>,
     /// Snapshots that came into force, as long as somebody holds them.
     snapshots: Vec<(Instant, Weak<Snapshot>)>,
 }
@@ -43,6 +46,7 @@ impl Teller {
             digests: BTreeSet::new(),
             routes: BTreeSet::new(),
             upstreams: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             snapshots: Vec::new(),
         }
     }
@@ -74,8 +78,13 @@ impl Teller {
     }
 
     /// Tells what came of a look.
-    pub(crate) fn tell(&mut self, report: &Report) {
+    pub(crate) fn tell(&mut self, report: &Report, standing: &Standing) {
         self.configuration(&report.configuration);
+        let help =
+            "Whether the configuration and the certificates are in force as they lie on disk.";
+        if let Ok(up) = self.registry.gauge("tidegate_configuration_up", help, &[]) {
+            up.set(if standing.is_good() { 1.0 } else { 0.0 });
+        }
         for stray in &report.strays {
             tracing::error!("{stray}");
         }
@@ -83,6 +92,7 @@ impl Teller {
             self.news(news);
         }
         self.infos(&report.statuses);
+        self.certificates(&report.checked);
         self.forget(report);
     }
 
@@ -211,6 +221,31 @@ impl Teller {
             set("tidegate_filter_info", help, &labels, true);
             self.digests.insert(digest.to_string());
         }
+    }
+
+    /// Until when the certificates in service hold.
+    fn certificates(&mut self, checked: &Checked) {
+        let identities = checked.server.tls.iter().flat_map(|it| &it.identities);
+        let mut shown = BTreeSet::new();
+        for identity in identities {
+            let Some(expires) = identity.expires else {
+                continue;
+            };
+            let file = identity.certificate.display().to_string();
+            let help = "When a certificate that is in service expires, in seconds since 1970.";
+            let name = "tidegate_certificate_expiry_seconds";
+            let labels = [("certificate", &*file)];
+            if let Ok(gauge) = self.registry.gauge(name, help, &labels) {
+                // Exact for some hundred million years.
+                #[expect(clippy::cast_precision_loss, reason = "a float holds any such date")]
+                gauge.set(expires as f64);
+            }
+            shown.insert(file);
+        }
+        for gone in self.expiring.difference(&shown) {
+            self.registry.forget("certificate", gone);
+        }
+        self.expiring = shown;
     }
 
     /// Series of what is not configured any more are forgotten, so that reloads don't pile them up.

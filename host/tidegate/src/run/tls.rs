@@ -127,14 +127,20 @@ pub(crate) fn failure(error: &io::Error) -> &'static str {
             rustls::PeerIncompatible::Tls12NotOffered
             | rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
             | rustls::PeerIncompatible::Tls13RequiredForQuic
-            | rustls::PeerIncompatible::SupportedVersionsExtensionRequired => "version",
+            | rustls::PeerIncompatible::SupportedVersionsExtensionRequired
+            // Only what is older than TLS 1.2, or knows nothing newer than SHA-1, leaves it out.
+            | rustls::PeerIncompatible::SignatureAlgorithmsExtensionRequired => "version",
             _ => "incompatible",
         },
         Some(rustls::Error::AlertReceived(
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateExpired,
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::UnsupportedCertificate
+            // Of all that a client can find wrong in a server's signatures, the certificate's is the likely one.
+            | AlertDescription::DecryptError,
         )) => "certificate",
         Some(rustls::Error::AlertReceived(_)) => "alert",
         Some(rustls::Error::InvalidMessage(_)) => "not-tls",

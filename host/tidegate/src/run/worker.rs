@@ -11,16 +11,21 @@ use std::sync::Arc;
 use std::thread;
 
 use rustls::ServerConfig;
+use tidegate_core::clock;
 use tidegate_gateway::{Drain, Shared, Snapshot, Worker};
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::accept::{Door, DoorFigures};
+use super::accept::{Accepted, Door, DoorFigures};
+use super::balance::{self, Balance, Hands};
 use super::bounds::Bounds;
 
 /// Dropped by each worker when it has done what it was told.
 pub(crate) type Done = mpsc::Sender<Infallible>;
+
+/// How a worker shares connections with the others.
+type Shares = (Balance<Accepted>, Hands<Accepted>);
 
 /// What a worker is told.
 #[derive(Debug)]
@@ -65,7 +70,10 @@ impl Crew {
     ) -> io::Result<Self> {
         let (report, ended) = mpsc::unbounded_channel();
         let mut orders = Vec::with_capacity(count);
-        for id in 0..count {
+        for (id, shares) in balance::among(count, &shared.registry)
+            .into_iter()
+            .enumerate()
+        {
             let (order, commands) = mpsc::unbounded_channel();
             let (shared, bounds) = (Arc::clone(shared), Arc::clone(bounds));
             let end = End {
@@ -75,7 +83,7 @@ impl Crew {
             };
             thread::Builder::new()
                 .name(format!("worker-{id}"))
-                .spawn(move || run(id, shared, bounds, commands, end))?;
+                .spawn(move || run(id, shared, bounds, shares, commands, end))?;
             orders.push(order);
         }
         Ok(Crew { orders, ended })
@@ -155,15 +163,17 @@ fn run(
     id: usize,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    shares: Shares,
     commands: mpsc::UnboundedReceiver<Command>,
     mut end: End,
 ) {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_unpark(clock::next_turn)
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
-            runtime.block_on(work(id, shared, bounds, commands));
+            runtime.block_on(work(id, shared, bounds, shares, commands));
             end.told = true;
             // What still runs is of no use to anyone, and must not hold up the end.
             runtime.shutdown_background();
@@ -177,6 +187,7 @@ async fn work(
     id: usize,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
+    (balance, hands): Shares,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
     let (trigger, drain) = Drain::new();
@@ -185,10 +196,13 @@ async fn work(
     let door = Rc::new(Door {
         worker: RefCell::new(Worker::new(id, shared)),
         bounds,
+        balance,
         drain,
         alive,
         figures,
     });
+    let (stop, stopped) = oneshot::channel();
+    let receiving = tokio::task::spawn_local(Rc::clone(&door).receive(hands, stopped));
     let mut older: Vec<Weak<Worker>> = Vec::new();
     let mut sockets: HashMap<u64, JoinHandle<()>> = HashMap::new();
     while let Some(command) = commands.recv().await {
@@ -224,6 +238,10 @@ async fn work(
     for accepting in sockets.into_values() {
         end(accepting).await;
     }
+    // What another worker handed over before it knew still is a connection like all others.
+    drop(stop);
+    // It ends when nothing is left; how is no news.
+    let _ = receiving.await;
     trigger.drain();
     // Every connection and every task at the door holds it until it is gone.
     drop(door);

@@ -21,7 +21,7 @@ use crate::error::{Failure, Lost, SendErrorKind};
 use crate::head::{self, NoHead};
 use crate::message;
 use crate::metrics::OpenConnection;
-use crate::pool::{Pool, Shelf};
+use crate::pool::{Age, Bounds, Pool, Shelf};
 use crate::retry::Loss;
 use crate::timer::Timer;
 use crate::upload::Upload;
@@ -37,6 +37,7 @@ pub(crate) use flow::{Flow, Frame, Io};
 pub(crate) struct Http1 {
     pub(crate) flow: Flow,
     pub(crate) timer: Timer,
+    pub(crate) age: Age,
     /// Whether it has served a request.
     pub(crate) reused: bool,
     open: OpenConnection,
@@ -52,18 +53,19 @@ pub(crate) struct Answered {
 
 impl Http1 {
     /// A connection that was just made.
-    pub(crate) fn new(io: Io, open: OpenConnection) -> Self {
+    pub(crate) fn new(io: Io, open: OpenConnection, age: Age) -> Self {
         Http1 {
             flow: Flow::new(io),
             timer: Timer::default(),
+            age,
             reused: false,
             open,
         }
     }
 
-    /// Whether it can take a request: nothing has come that nobody asked for, nor its end.
+    /// Whether it can take a request: it leads where it should, and nothing has come that nobody asked for, nor its end.
     pub(crate) fn is_quiet(&mut self) -> bool {
-        self.flow.is_quiet()
+        !self.age.is_astray() && self.flow.is_quiet()
     }
 }
 
@@ -71,26 +73,25 @@ impl Http1 {
 pub(crate) async fn send(
     lease: &mut Lease,
     endpoint: &Endpoint,
-    mut request: Request<Body>,
+    request: &mut Request<Body>,
     upload: Option<&Upload>,
     interim: Option<&dyn Interim>,
     limit: Duration,
 ) -> Result<Answered, Lost> {
-    if let Err(failure) = message::for_http1(&mut request, endpoint) {
-        return Err(Lost::new(failure, Loss::Final));
-    }
+    message::for_http1(request, endpoint).map_err(|failure| Lost::new(failure, Loss::Final))?;
     let Some(connection) = &mut lease.connection else {
         let failure = Failure::new(SendErrorKind::ResetBeforeHead, "the connection is gone");
-        return Err(Lost::unsent(failure, request));
+        return Err(Lost {
+            at_hand: true,
+            ..Lost::new(failure, Loss::Unsent)
+        });
     };
     let Http1 { flow, timer, .. } = &mut **connection;
-    if let Err(failure) = flow.begin(&mut request) {
-        return Err(Lost::new(failure, Loss::Final));
-    }
-    let method = request.method();
+    flow.begin(request)
+        .map_err(|failure| Lost::new(failure, Loss::Final))?;
     let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim));
     let ended = match head::wait(came, timer, upload, limit).await {
-        Ok(head) => match head.framing(method) {
+        Ok(head) => match head.framing(request.method()) {
             Ok(framing) => {
                 lease.keeps &= head.keeps_alive();
                 let mut response = Response::new(());
@@ -107,28 +108,35 @@ pub(crate) async fn send(
         Err(NoHead::TimedOut) => return Err(Lost::timed_out(limit)),
         Err(NoHead::Failed(ended)) => *ended,
     };
-    let unsent = flow.is_unsent();
-    let silent = flow.is_silent();
+    Err(lost(ended, flow, request, upload))
+}
+
+/// What a failure means for the request.
+fn lost(
+    ended: Ended,
+    flow: &mut Flow,
+    request: &mut Request<Body>,
+    upload: Option<&Upload>,
+) -> Lost {
     let (kind, detail) = match (upload.and_then(Upload::error), ended) {
-        (Some(error), _) => (SendErrorKind::RequestBody(error), String::new()),
-        (None, Ended::Body(error)) => (SendErrorKind::RequestBody(error), String::new()),
+        (Some(error), _) | (None, Ended::Body(error)) => {
+            (SendErrorKind::RequestBody(error), String::new())
+        }
         (None, Ended::Invalid(detail)) => (SendErrorKind::InvalidResponse, detail.to_owned()),
         (None, Ended::Io(detail)) => (SendErrorKind::ResetBeforeHead, detail),
     };
-    let lost = matches!(kind, SendErrorKind::ResetBeforeHead);
-    let failure = Failure::new(kind, detail);
-    if lost && unsent && flow.restore(&mut request) {
-        return Err(Lost::unsent(failure, request));
-    }
-    let loss = if lost && silent {
-        Loss::Silent
-    } else {
-        Loss::Final
+    let broke = matches!(kind, SendErrorKind::ResetBeforeHead);
+    let (unsent, silent) = (flow.is_unsent(), flow.is_silent());
+    let at_hand = flow.restore(request);
+    let loss = match broke {
+        true if unsent && at_hand => Loss::Unsent,
+        true if silent => Loss::Silent,
+        _ => Loss::Final,
     };
-    let mut lost = Lost::new(failure, loss);
-    // For the repetition that `retry` may allow.
-    lost.request = flow.restore(&mut request).then(|| Box::new(request));
-    Err(lost)
+    Lost {
+        at_hand,
+        ..Lost::new(Failure::new(kind, detail), loss)
+    }
 }
 
 /// A connection in use by one request. Dropped, it closes the connection: whoever gives up in the middle must neither leave
@@ -139,7 +147,7 @@ pub(crate) struct Lease {
     pool: Rc<Pool>,
     shelf: Rc<Shelf>,
     keep: usize,
-    keep_alive: Duration,
+    bounds: Bounds,
     /// Whether both sides keep the connection behind this request.
     keeps: bool,
 }
@@ -156,7 +164,7 @@ impl Lease {
             pool: pool.clone(),
             shelf: shelf.clone(),
             keep: config.idle_connections,
-            keep_alive: config.keep_alive,
+            bounds: config.bounds(),
             keeps: true,
         }
     }
@@ -169,7 +177,7 @@ impl Lease {
     /// The upstream says for how many seconds it keeps the connection: we let go of it a little sooner.
     pub(crate) fn shorten(&mut self, seconds: u64) {
         let sooner = Duration::from_secs(seconds.saturating_sub(1));
-        self.keep_alive = self.keep_alive.min(sooner);
+        self.bounds.keep_alive = self.bounds.keep_alive.min(sooner);
     }
 
     /// The response is read to its end: the connection may rest, unless something else of it is left.
@@ -180,7 +188,7 @@ impl Lease {
         {
             connection.reused = true;
             self.pool
-                .put(&self.shelf, connection, self.keep, self.keep_alive);
+                .put(&self.shelf, connection, self.keep, self.bounds);
         }
     }
 

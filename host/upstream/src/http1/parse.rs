@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use httparse::{Header, ParserConfig, Status};
 use tidegate_core::survey::Survey;
@@ -111,9 +111,11 @@ impl Head {
     /// It could be read in two ways, or in none.
     pub(super) fn framing(&self, method: &Method) -> Result<Framing, Invalid> {
         let framed = Survey::CONTENT_LENGTH.and(Survey::TRANSFER_ENCODING);
-        if self.seen.has(framed) {
-            message::check_framing(&self.fields)?;
-        }
+        let length = if self.seen.has(framed) {
+            message::check_framing(&self.fields)?
+        } else {
+            None
+        };
         let chunked = self.seen.has(Survey::TRANSFER_ENCODING);
         if chunked && !self.is_11 {
             return Err("Transfer-Encoding stands in HTTP/1.0");
@@ -130,16 +132,7 @@ impl Head {
         if chunked {
             return Ok(Framing::chunked());
         }
-        if !self.seen.has(Survey::CONTENT_LENGTH) {
-            return Ok(Framing::UntilClose);
-        }
-        let length = self
-            .fields
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        length
-            .map(Framing::Length)
-            .ok_or("Content-Length is no number")
+        Ok(length.map_or(Framing::UntilClose, Framing::Length))
     }
 
     /// Whether the upstream keeps the connection (RFC 9112 section 9.3).

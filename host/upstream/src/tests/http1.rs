@@ -127,7 +127,12 @@ fn a_name_is_resolved_and_all_its_addresses_are_tried() {
         let (listener, url) = listen("http").await;
         // The name may have an IPv6 address too, where nobody listens.
         let url = url.replace("127.0.0.1", "localhost");
-        let tester = Tester::new(std::slice::from_ref(&url), |_| {});
+        let names = Names::default();
+        let tester = Tester::named(std::slice::from_ref(&url), &names, |_| {});
+        let registry = tester.registry.clone();
+        tokio::task::spawn_local(async move {
+            names.keep(&registry, crate::resolve::system).await;
+        });
         tokio::task::spawn_local(async move {
             let mut socket = accept(&listener).await;
             head(&mut socket).await;

@@ -6,6 +6,7 @@ mod frames;
 mod http1;
 mod http2;
 mod invalid;
+mod names;
 mod reload;
 mod stale;
 mod tls;
@@ -24,7 +25,7 @@ use tidegate_core::metrics::Registry;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::{Client, SendError, Sent, Upstream, UpstreamConfig};
+use crate::{Client, Names, SendError, Sent, Upstream, UpstreamConfig};
 
 /// A bound that a test is meant to reach.
 const SHORT: Duration = Duration::from_millis(30);
@@ -53,6 +54,15 @@ struct Tester {
 impl Tester {
     /// A tester of an upstream with these endpoints, its bounds changed by `change`.
     fn new(endpoints: &[String], change: impl FnOnce(&mut UpstreamConfig)) -> Self {
+        Tester::named(endpoints, &Names::default(), change)
+    }
+
+    /// The same with names that somebody keeps.
+    fn named(
+        endpoints: &[String],
+        names: &Names,
+        change: impl FnOnce(&mut UpstreamConfig),
+    ) -> Self {
         let endpoints = endpoints.iter().map(|text| text.parse().unwrap()).collect();
         let mut config = UpstreamConfig::new("main", endpoints);
         change(&mut config);
@@ -60,7 +70,7 @@ impl Tester {
         Tester {
             client: Client::new(registry.clone(), 0),
             registry,
-            upstream: Upstream::new(config).unwrap(),
+            upstream: Upstream::new(config, names).unwrap(),
         }
     }
 

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 fn upstream(url: &str) -> Arc<Upstream> {
     let endpoints = vec![url.parse().unwrap()];
-    Upstream::new(UpstreamConfig::new("main", endpoints)).unwrap()
+    Upstream::new(UpstreamConfig::new("main", endpoints), &Names::default()).unwrap()
 }
 
 /// Answers every request on every connection, and counts the connections.

@@ -145,6 +145,7 @@ impl Resolver<'_> {
             }
         });
         let defaults = server.filter_defaults;
+        let quarantine = main_or_empty.quarantine.or(beside.quarantine);
         let failure = main_or_empty.failure.or(beside.failure);
         let isolation = main_or_empty.isolation.or(beside.isolation);
         let change = main_or_empty.limits.or(beside.limits);
@@ -160,6 +161,14 @@ impl Resolver<'_> {
             isolation: isolation.or(defaults.isolation).map(checked_isolation),
             allow: self.allow(name, &main_or_empty.allow, &beside.allow, upstreams),
             limits: self.own_limits(name, limits),
+            quarantine: self.quarantine(name, defaults.quarantine.changed(quarantine)),
+            self_check: self.self_check(
+                name,
+                main_or_empty
+                    .self_check
+                    .as_ref()
+                    .or(beside.self_check.as_ref()),
+            ),
             used: false,
             fault: None,
         }
@@ -201,7 +210,7 @@ impl Resolver<'_> {
     }
 
     /// A mistake in a setting of a filter, which concerns only that filter if it is written beside the plugin.
-    fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
+    pub(super) fn at_setting(&self, name: &str, below: &str, message: &str) -> Mistake {
         match self.where_is(name, below) {
             Some(origin) => {
                 let mistake = Mistake::at(origin.place(), message);
@@ -229,6 +238,11 @@ impl Resolver<'_> {
             "allow/http",
             "allow/store",
             "allow/env",
+            "quarantine/failures",
+            "quarantine/window",
+            "quarantine/first",
+            "quarantine/longest",
+            "self-check",
         ]
         .into_iter()
         .map(str::to_owned)

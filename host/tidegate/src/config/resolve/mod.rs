@@ -5,10 +5,12 @@ mod filters;
 mod listeners;
 mod on_route;
 mod pattern;
+mod policy;
 mod routes;
 mod server;
 mod tls;
 mod upstreams;
+mod validity;
 
 pub(crate) use self::listeners::address_help;
 

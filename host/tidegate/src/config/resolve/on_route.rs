@@ -34,6 +34,8 @@ impl Resolver<'_> {
             isolation: defaults.isolation.map(checked_isolation),
             allow: Allow::default(),
             limits: self.own_limits(name, defaults.limits),
+            quarantine: self.quarantine(name, defaults.quarantine),
+            self_check: None,
             used: false,
             fault: None,
         });

@@ -34,6 +34,7 @@ impl Resolver<'_> {
                 upstream: self.upstream(&pointer, written, upstreams),
                 filters,
                 preserve_host: written.preserve_host,
+                server_timing: written.server_timing,
                 origin: self.origin(&pointer),
                 name,
             });
@@ -82,6 +83,7 @@ impl Resolver<'_> {
             upstream,
             filters,
             preserve_host: true,
+            server_timing: false,
             origin: None,
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct Resolved {
     pub(super) filter_defaults: written::FilterDefaults,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -41,6 +42,13 @@ impl Resolver<'_> {
             );
             self.notes.mistake(mistake);
         }
+        if !(SECOND..=DAY).contains(&written.dns_refresh.0) {
+            let mistake = self.at(
+                "/server/dns-refresh",
+                "`dns-refresh` must be between 1s and 1 day",
+            );
+            self.notes.mistake(mistake);
+        }
         let server = Server {
             listen,
             tls,
@@ -49,6 +57,7 @@ impl Resolver<'_> {
             plugins,
             cache: self.cache(),
             drain_timeout: written.drain_timeout.0,
+            dns_refresh: written.dns_refresh.0,
             trusted_proxies: self.trusted_proxies(),
             access_log: self.access_log(),
             underscores: match written.underscores {
@@ -68,6 +77,7 @@ impl Resolver<'_> {
             "/server/filter-defaults/limits",
             written.filter_defaults.limits,
         );
+        self.quarantine_of_all(written.filter_defaults.quarantine);
         let resolved = Resolved {
             server: (self.notes.mistakes.len() == before).then_some(server),
             filter_defaults: written.filter_defaults,

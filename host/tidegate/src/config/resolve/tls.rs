@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -10,7 +11,7 @@ use rustls::sign::CertifiedKey;
 
 use super::super::checked::Identity;
 use super::super::written::Tls;
-use super::Resolver;
+use super::{Resolver, validity};
 use crate::plugins::{self, MAX_SETTINGS};
 
 impl Resolver<'_> {
@@ -30,11 +31,14 @@ impl Resolver<'_> {
         let private = self.noted(&format!("{pointer}/key"), &key, private);
         self.warn_of_readers(&format!("{pointer}/key"), &key);
         let (chain, private) = (chain?, private?);
+        let expires = chain.first().and_then(|it| validity::end(it));
+        self.warn_of_age(&format!("{pointer}/certificate"), &certificate, expires);
         match CertifiedKey::from_der(chain, private, &ring::default_provider()) {
             Ok(certified) => Some(Identity {
                 certificate,
                 key,
                 certified: Arc::new(certified),
+                expires,
             }),
             Err(rustls::Error::InconsistentKeys(_)) => {
                 let message = format!(
@@ -62,6 +66,20 @@ impl Resolver<'_> {
     ) -> Option<Vec<CertificateDer<'static>>> {
         let read = certificates(file);
         self.noted(pointer, file, read)
+    }
+
+    /// Warns of a certificate that no client takes any more.
+    fn warn_of_age(&mut self, pointer: &str, certificate: &Path, expires: Option<i64>) {
+        let Some(expired) = expires.and_then(|expires| Timestamp::from_second(expires).ok()) else {
+            return;
+        };
+        if expired < Timestamp::now() {
+            let message = format!("{} expired at {expired}", certificate.display());
+            let warning = self
+                .at(pointer, &message)
+                .help("clients refuse it: renew it");
+            self.notes.warn(warning);
+        }
     }
 
     fn noted<T>(&mut self, pointer: &str, file: &Path, read: Result<T, String>) -> Option<T> {

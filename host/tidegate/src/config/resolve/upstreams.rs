@@ -50,6 +50,7 @@ impl Resolver<'_> {
             let response = self.time(&at("response-timeout"), written.response_timeout, DAY);
             let idle = self.time(&at("idle-timeout"), written.idle_timeout, DAY);
             let keep_alive = self.time(&at("keep-alive"), written.keep_alive, DAY);
+            let max_age = self.time(&at("max-age"), written.max_age, DAY);
             upstreams.push(Upstream {
                 name: Arc::from(name.as_str()),
                 endpoints: self.endpoints(name, &at("endpoints"), written),
@@ -58,6 +59,7 @@ impl Resolver<'_> {
                 idle_timeout: idle,
                 idle_connections: written.idle_connections,
                 keep_alive,
+                max_age,
                 tls: self.upstream_tls(&at("tls"), &written.tls, &mut files),
             });
         }

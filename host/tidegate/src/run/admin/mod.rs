@@ -1,6 +1,7 @@
 //! The admin pages, served on the control thread: what the process is doing, for people, probes and Prometheus. Nothing
 //! can be changed here, and no request of a client comes this way.
 
+mod figures;
 mod guard;
 mod pages;
 

@@ -1,17 +1,21 @@
-//! What the admin pages show, made when it changes and not when it is asked for.
+//! What the admin pages show. What seldom changes is made when it does, figures when they are asked for.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::json;
 use tidegate_core::metrics::Registry;
+use tidegate_gateway::Snapshot;
 
+use super::figures::{self, Published};
 use crate::config::checked::Checked;
 use crate::config::view;
 use crate::run::filters::Status;
 use crate::run::listen::Protocols;
+use crate::run::standing::Standing;
 
 /// Where the process stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +33,10 @@ pub(crate) enum Phase {
 pub(crate) struct Pages {
     registry: Arc<Registry>,
     phase: Cell<Phase>,
-    plugins: RefCell<Bytes>,
+    plugins: RefCell<Vec<Status>>,
+    published: RefCell<Published>,
+    /// From the oldest to the one in force.
+    snapshots: RefCell<Vec<(Timestamp, Weak<Snapshot>)>>,
     configuration: RefCell<Bytes>,
 }
 
@@ -39,7 +46,9 @@ impl Pages {
         Pages {
             registry,
             phase: Cell::new(Phase::Starting),
-            plugins: RefCell::new(Bytes::from_static(b"{\"plugins\":[]}\n")),
+            plugins: RefCell::default(),
+            published: RefCell::default(),
+            snapshots: RefCell::default(),
             configuration: RefCell::new(Bytes::from_static(b"{}\n")),
         }
     }
@@ -53,28 +62,50 @@ impl Pages {
     }
 
     pub(crate) fn metrics(&self) -> String {
+        let mut published = self.published.borrow_mut();
+        published.publish(&self.registry, &self.plugins.borrow());
         self.registry.encode()
     }
 
     pub(crate) fn plugins(&self) -> Bytes {
-        self.plugins.borrow().clone()
+        let plugins = self.plugins.borrow();
+        let shown = plugins
+            .iter()
+            .map(|status| figures::show(&self.registry, status));
+        let mut snapshots = self.snapshots.borrow_mut();
+        snapshots.retain(|(_, snapshot)| snapshot.strong_count() > 0);
+        let held = snapshots.iter().map(|(since, snapshot)| {
+            // One is the control thread's, if it is in force; each other one is a worker's, with the exchanges that
+            // began with it.
+            json!({ "since": since.to_string(), "holders": snapshot.strong_count() })
+        });
+        rendered(&json!({
+            "plugins": shown.collect::<Vec<_>>(),
+            "snapshots": held.collect::<Vec<_>>(),
+        }))
+    }
+
+    /// Shows a snapshot that came into force, as long as somebody holds it.
+    pub(crate) fn hold(&self, snapshot: &Arc<Snapshot>) {
+        let held = (Timestamp::now(), Arc::downgrade(snapshot));
+        self.snapshots.borrow_mut().push(held);
     }
 
     /// Shows these filters.
     pub(crate) fn set_plugins(&self, statuses: &[Status]) {
-        self.plugins
-            .replace(rendered(&json!({ "plugins": statuses })));
+        self.plugins.replace(statuses.to_vec());
     }
 
     pub(crate) fn configuration(&self) -> Bytes {
         self.configuration.borrow().clone()
     }
 
-    /// Shows this configuration, with the addresses as they came about.
+    /// Shows this configuration, with the addresses as they came about, and whether the files still say this.
     pub(crate) fn set_configuration(
         &self,
         checked: &Checked,
         listening: &[(Protocols, SocketAddr)],
+        standing: &Standing,
     ) {
         let mut shown = view::view(checked);
         if let Some(shown) = shown.as_object_mut() {
@@ -82,6 +113,7 @@ impl Pages {
             let listening =
                 listening.map(|(kind, address)| json!({ "kind": kind.name(), "address": address }));
             shown.insert("listening".to_owned(), listening.collect());
+            shown.insert("reload".to_owned(), json!(standing));
         }
         self.configuration.replace(rendered(&shown));
     }

@@ -7,14 +7,16 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tidegate_core::filter::FilterModule;
 use tidegate_core::usage::Isolation;
+use tidegate_gateway::{Quarantine, QuarantineSettings};
 use tidegate_wasm::{Compiled, Limits};
 
 use super::file::Known;
 use super::{Reach, Tools};
 use crate::config;
-use crate::config::checked::{Allow, Filter};
+use crate::config::checked::{Allow, Filter, SelfCheck};
 use crate::load;
 use crate::run::pass::line;
+use crate::self_check;
 
 /// One filter's state.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ struct Live {
     module: Arc<dyn FilterModule>,
     compiled: Arc<Compiled>,
     recipe: Recipe,
+    /// The failures of this version.
+    quarantine: Option<Arc<Quarantine>>,
     since: Timestamp,
 }
 
@@ -44,6 +48,8 @@ struct Recipe {
     allow: Allow,
     isolation: Option<Isolation>,
     limits: Limits,
+    quarantine: Option<QuarantineSettings>,
+    self_check: Option<SelfCheck>,
 }
 
 /// Why the newest version does not run.
@@ -149,6 +155,18 @@ pub(crate) struct Status {
     pub(crate) phases: Option<Vec<&'static str>>,
     /// Bytes of memory that an instance begins with.
     pub(crate) memory: Option<u64>,
+    /// SHA-256 of the file as it is, whether that version is in service or not.
+    pub(crate) configured_digest: Option<String>,
+    /// Asked for more whenever it is shown.
+    #[serde(skip)]
+    pub(crate) live: LiveStatus,
+}
+
+/// Where the rest of what there is to say of a filter comes from: what changes with every request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LiveStatus {
+    pub(crate) module: Option<Arc<dyn FilterModule>>,
+    pub(crate) quarantine: Option<Arc<Quarantine>>,
 }
 
 impl Entry {
@@ -164,6 +182,10 @@ impl Entry {
 
     pub(super) fn module(&self) -> Option<Arc<dyn FilterModule>> {
         self.live.as_ref().map(|live| Arc::clone(&live.module))
+    }
+
+    pub(super) fn quarantine(&self) -> Option<Arc<Quarantine>> {
+        self.live.as_ref()?.quarantine.clone()
     }
 
     /// What to do, given what is configured and what is known of the file.
@@ -194,6 +216,8 @@ impl Entry {
             allow: filter.allow.clone(),
             isolation: filter.isolation,
             limits: filter.limits,
+            quarantine: filter.quarantine,
+            self_check: filter.self_check.clone(),
         };
         let runs = self.live.as_ref().is_some_and(|live| live.recipe == recipe);
         if runs || !filter.used {
@@ -297,9 +321,11 @@ impl Entry {
         };
         self.trouble = None;
         self.good = None;
+        let quarantine = recipe.quarantine.map(Quarantine::new).map(Arc::new);
         self.live = Some(Live {
             module,
             compiled,
+            quarantine,
             recipe,
             since: now,
         });
@@ -351,12 +377,20 @@ impl Entry {
                 phases.iter().map(|phase| phase.name()).collect()
             }),
             memory: compiled.map(|it| it.memory()),
+            configured_digest: known
+                .and_then(|known| known.digest.as_deref())
+                .map(str::to_owned),
+            live: LiveStatus {
+                module: self.module(),
+                quarantine: self.quarantine(),
+            },
         }
     }
 }
 
 impl Attempt {
-    /// Links and configures it, as `check` would: the manifest's schema first, then the filter itself.
+    /// Links and configures it, as `check` would: the manifest's schema first, then the filter itself, which must answer
+    /// its self-check.
     pub(super) fn load(
         &self,
         filter: &Filter,
@@ -371,8 +405,11 @@ impl Attempt {
         {
             return Err(in_file(filter, &line(mistake)));
         }
-        load::load(&tools.engine, &self.compiled, filter, &tools.services)
-            .map_err(|error| in_file(filter, &error.to_string()))
+        let module = load::load(&tools.engine, &self.compiled, filter, &tools.services)
+            .map_err(|error| in_file(filter, &error.to_string()))?;
+        self_check::run(&tools.engine, &self.compiled, filter)
+            .map_err(|why| in_file(filter, &why))?;
+        Ok(module)
     }
 }
 

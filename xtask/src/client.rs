@@ -1,5 +1,5 @@
-//! The demo's client: one HTTP/1.1 connection, kept open over many requests. It reads only what the demo
-//! sends and gets.
+//! A client for one HTTP/1.1 connection, kept open over many requests. It reads only what demo
+//! and bench get.
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -11,21 +11,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A connection to the proxy.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
 }
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Response {
-    pub(super) status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     fields: Vec<(String, String)>,
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 impl Client {
-    pub(super) fn connect(address: SocketAddr) -> Result<Self> {
+    pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .with_context(|| format!("no connection to {address}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -37,7 +37,7 @@ impl Client {
     }
 
     /// Sends a GET and waits for the whole answer.
-    pub(super) fn get(&mut self, path: &str, fields: &[(&str, &str)]) -> Result<Response> {
+    pub(crate) fn get(&mut self, path: &str, fields: &[(&str, &str)]) -> Result<Response> {
         let mut head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.address);
         for (name, value) in fields {
             head += &format!("{name}: {value}\r\n");
@@ -49,7 +49,7 @@ impl Client {
 }
 
 /// One request on a connection of its own.
-pub(super) fn get_once(
+pub(crate) fn get_once(
     address: SocketAddr,
     path: &str,
     fields: &[(&str, &str)],
@@ -59,7 +59,7 @@ pub(super) fn get_once(
 
 impl Response {
     /// The value of a field, of which the name is in lower case.
-    pub(super) fn field(&self, wanted: &str) -> Option<&str> {
+    pub(crate) fn field(&self, wanted: &str) -> Option<&str> {
         let mut same = self.fields.iter().filter(|(name, _)| name == wanted);
         same.next().map(|(_, value)| value.as_str())
     }
