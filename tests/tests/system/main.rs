@@ -58,6 +58,9 @@ mod websocket;
 /// Files that change while requests run.
 mod reload;
 
+/// Instances: who shares them, and what happens when there are no more.
+mod isolation;
+
 /// Connections over workers.
 mod spread;
 
