@@ -335,25 +335,30 @@ impl Chain {
     pub(crate) fn note(&self, failure: &Failure) {
         let reason = failure.told().reason;
         self.reason.set(Some(reason));
-        if let Failure::Client(_) = failure {
+        let of_client = failure.of_client().is_some();
+        if of_client {
             self.worker.figures.client_error(reason);
-            if self.worker.figures.may_log() {
-                let exchange = self.exchange.borrow();
-                let id = exchange.request_id.to_str().unwrap_or_default();
-                tracing::info!(client = %exchange.client.peer, request_id = id, reason, "a request was refused");
-            }
         } else {
             self.worker.figures.failure(reason);
         }
-        if let Failure::Upstream(error) = failure
-            && self.worker.figures.may_log()
-        {
-            let exchange = self.exchange.borrow();
-            let id = exchange.request_id.to_str().unwrap_or_default();
-            tracing::warn!(
+        let upstream = match failure {
+            Failure::Upstream(error) if !of_client => Some(error),
+            _ => None,
+        };
+        if !(of_client || upstream.is_some()) || !self.worker.figures.may_log() {
+            return;
+        }
+        let exchange = self.exchange.borrow();
+        let id = exchange.request_id.to_str().unwrap_or_default();
+        match upstream {
+            None => {
+                let client = exchange.client.peer;
+                tracing::info!(%client, request_id = id, reason, "a request was refused");
+            }
+            Some(error) => tracing::warn!(
                 request_id = id, route = %exchange.route, attempts = error.attempts, %error,
                 "an upstream gave no answer"
-            );
+            ),
         }
     }
 
