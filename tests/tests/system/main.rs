@@ -114,3 +114,12 @@ mod shipped;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
+
+/// Files that were made to harm whoever compiles or loads them.
+mod hostile_files;
+
+/// Filters that do what no filter should, each with neighbours that must not notice.
+mod hostile_guests;
+
+/// What many reloads, many requests and many connections leave behind.
+mod endurance;
