@@ -85,6 +85,9 @@ mod failures;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
+/// One meaning for what can be written in several ways, and one reason for each refusal.
+mod spelling;
+
 /// How many connections there may be, of whom, for how long.
 mod connection_bounds;
 
