@@ -91,6 +91,9 @@ mod spelling;
 /// How many connections there may be, of whom, for how long.
 mod connection_bounds;
 
+/// That what the documents promise is tested.
+mod promises;
+
 /// The native contract from end to end, for both carriers.
 mod contract;
 

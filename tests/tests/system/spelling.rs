@@ -100,7 +100,10 @@ async fn no_parameter_and_no_dot_makes_another_path() {
         ("/admin%2e", 404),
         ("/admin%20", 404),
         ("/public/..%2fadmin", 400),
-        ("/public/..;/admin", 200),
+        // Servers that take parameters off first would go up here.
+        ("/public/..;/admin", 400),
+        ("/public/..;x=1/admin", 400),
+        ("/public/%2e%2e;/admin", 400),
     ] {
         let mut wire = gateway.wire().await;
         wire.send(format!("GET {target} HTTP/1.1\r\nHost: h\r\n\r\n"))
@@ -112,7 +115,7 @@ async fn no_parameter_and_no_dot_makes_another_path() {
         .into_iter()
         .map(|seen| seen.target)
         .collect();
-    assert_eq!(seen, ["/public/..;/admin"]);
+    assert_eq!(seen, [""; 0]);
 }
 
 #[tokio::test]
