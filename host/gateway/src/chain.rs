@@ -14,7 +14,7 @@ use tidegate_core::body::{Body, BodyError};
 use tidegate_core::clock::{Clock as _, SystemClock};
 use tidegate_core::error::{FilterError, Limit};
 use tidegate_core::exchange::{Answer, Exchange, ResponseHead, Stage};
-use tidegate_core::filter::{Filter, Outcome, SharedExchange};
+use tidegate_core::filter::{Outcome, SharedExchange};
 use tidegate_core::phase::Phase;
 use tokio::runtime::Handle;
 
@@ -355,12 +355,7 @@ impl Chain {
 
     // --- Filters ---
 
-    /// The filter at a position of the route, unless it can't be had.
-    pub(crate) fn find(&self, position: usize) -> Option<Rc<dyn Filter>> {
-        self.live_filter(position)?
-            .get(self.worker.filter_services())
-    }
-
+    /// The filter at a position of the route.
     pub(crate) fn live_filter(&self, position: usize) -> Option<&LiveFilter> {
         self.live.filters.get(self.step(position)?.filter)
     }

@@ -29,6 +29,8 @@ mod leave;
 mod marks;
 mod pattern;
 mod plan;
+#[doc(hidden)]
+pub mod probe;
 mod quarantine;
 mod route;
 mod serve;

@@ -28,7 +28,7 @@ use crate::config::Options;
 use crate::config::checked::{self, AccessFormat, Checked};
 use crate::diagnostic::Mistake;
 use crate::load;
-use crate::logging::GuestLog;
+use crate::logging::{self, GuestLog};
 
 /// Bytes of the store that filters share.
 const STORE: usize = 64 << 20;
@@ -93,6 +93,7 @@ pub(crate) fn start(
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
+    logging::count_in(&registry);
     let homeless = |name: &str| std::env::var_os(name).is_none_or(|it| it.is_empty());
     if checked.server.cache.is_none() && homeless("HOME") && homeless("XDG_CACHE_HOME") {
         tracing::warn!(

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Close(u64),
     /// Accept nothing more, and end when the last connection has.
     Drain,
+    /// Fail in a way that no worker may.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A worker thread that has ended.
@@ -234,6 +237,8 @@ async fn work(
                 }
             }
             Command::Drain => break,
+            #[cfg(test)]
+            Command::Panic => panic!("as a test asked"),
         }
     }
     for accepting in sockets.into_values() {
@@ -369,6 +374,23 @@ mod tests {
                     told: true
                 })
             );
+        });
+    }
+
+    #[test]
+    fn a_worker_that_dies_is_reported_so_that_the_process_can_end() {
+        let (mut crew, _) = crew(2);
+        in_runtime(async {
+            crew.orders[1].send(Command::Panic).unwrap();
+            assert_eq!(
+                crew.ended().await,
+                Some(Ended {
+                    worker: 1,
+                    told: false
+                })
+            );
+            // Whoever waits for all workers does not wait for the dead one.
+            crew.install(&Arc::default(), None).await;
         });
     }
 }
