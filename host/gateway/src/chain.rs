@@ -335,6 +335,9 @@ impl Chain {
     pub(crate) fn note(&self, failure: &Failure) {
         let reason = failure.told().reason;
         self.reason.set(Some(reason));
+        if let Failure::LastHop = failure {
+            return;
+        }
         let of_client = failure.of_client().is_some();
         if of_client {
             self.worker.figures.client_error(reason);
