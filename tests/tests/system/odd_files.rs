@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-use http::{Response, StatusCode};
+use http::Response;
 use tidegate_tests::client::{Reply, get, streamed};
 use tidegate_tests::gateway::{Gateway, Setup};
 use tidegate_tests::guests::sets_header;
