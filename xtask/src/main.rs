@@ -13,6 +13,7 @@ mod client;
 mod command;
 mod component;
 mod demo;
+mod fuzz;
 mod lint;
 mod output;
 mod plugins;
@@ -58,6 +59,8 @@ enum Task {
     },
     /// Measure what a request costs, beside nginx and HAProxy, and write docs/benchmarks.md.
     Bench(bench::Options),
+    /// Try the parsers, the rules and the host functions with made-up inputs, for a bounded time.
+    Fuzz(fuzz::Options),
     /// Hold crates and sources against the rules of ARCHITECTURE.md.
     Lint,
 }
@@ -81,6 +84,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Test { arguments } => test::run(&workspace, arguments),
         Task::Demo { once } => demo::run(&workspace, *once),
         Task::Bench(options) => bench::run(&workspace, options).map(|()| true),
+        Task::Fuzz(options) => fuzz::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
     }
 }

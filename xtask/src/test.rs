@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::command::{cargo, for_each_line, locked, run as run_to_end};
+use crate::fuzz;
 use crate::plugins;
 use crate::workspace::Workspace;
 
@@ -51,6 +52,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
         if !good {
             broken.push(name);
         }
+    }
+    println!("\n== fuzz targets, for a short time");
+    if !fuzz::run(workspace, &fuzz::Options::of_tests())? {
+        broken.push("fuzz targets");
     }
     println!("\n== sum, after {} s", start.elapsed().as_secs());
     for name in &broken {

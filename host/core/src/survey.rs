@@ -82,7 +82,14 @@ impl Survey {
             (16, "proxy-connection") => Survey::OTHER_HOP,
             (17, "transfer-encoding") => Survey::TRANSFER_ENCODING,
             (18, "proxy-authenticate") | (19, "proxy-authorization") => Survey::OTHER_HOP,
-            (13.., _) if name.starts_with("x-forwarded-") => Survey::FORWARDED,
+            (13.., _) if name.starts_with("x-forwarded-") => {
+                let other = if name.contains('_') {
+                    Survey::UNDERSCORE
+                } else {
+                    Survey::default()
+                };
+                Survey::FORWARDED.and(other)
+            }
             _ if name.as_bytes().contains(&b'_') => Survey::UNDERSCORE,
             _ => Survey::default(),
         }
@@ -123,5 +130,12 @@ mod tests {
         }
         assert!(!found.has(Survey::HOP_BY_HOP));
         assert!(found.has(Survey::HOP_BY_HOP.and(Survey::EXPECT)));
+    }
+    #[test]
+    fn an_underscore_counts_whatever_stands_before_it() {
+        for name in ["x-forwarded-for_", "x-forwarded-user_id", "te_", "_x"] {
+            assert!(survey(&[name]).has(Survey::UNDERSCORE), "{name}");
+        }
+        assert!(survey(&["x-forwarded-for_"]).has(Survey::FORWARDED));
     }
 }

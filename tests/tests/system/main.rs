@@ -100,6 +100,9 @@ mod failures;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
+/// How many connections there may be, of whom, for how long.
+mod connection_bounds;
+
 /// The native contract from end to end, for both carriers.
 mod contract;
 

@@ -45,10 +45,13 @@ pub(super) enum PeerKind {
     /// tidegate with one small filter as a component.
     #[value(name = "tidegate+component")]
     TidegateComponent,
+    /// tidegate with one small filter that gets a new instance for each request.
+    #[value(name = "tidegate+fresh")]
+    TidegateFresh,
 }
 
 impl PeerKind {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Nginx,
         Self::Haproxy,
         Self::Tidegate,
@@ -57,6 +60,7 @@ impl PeerKind {
         Self::Tidegate3,
         Self::Tidegate10,
         Self::TidegateComponent,
+        Self::TidegateFresh,
     ];
 
     /// What the command line and the tables call it.
@@ -70,6 +74,7 @@ impl PeerKind {
             Self::Tidegate3 => "tidegate+3",
             Self::Tidegate10 => "tidegate+10",
             Self::TidegateComponent => "tidegate+component",
+            Self::TidegateFresh => "tidegate+fresh",
         }
     }
 
@@ -85,7 +90,7 @@ impl PeerKind {
     /// How many small filters it has.
     pub(super) fn small_filters(self) -> u8 {
         match self {
-            Self::Tidegate1 | Self::TidegateComponent => 1,
+            Self::Tidegate1 | Self::TidegateComponent | Self::TidegateFresh => 1,
             Self::Tidegate3 => 3,
             Self::Tidegate10 => 10,
             _ => 0,
@@ -224,6 +229,9 @@ impl Place {
                 _ => "guests/small.wasm",
             };
             self.copy_filter(&folder, file, SMALL)?;
+            if kind == PeerKind::TidegateFresh {
+                more = format!("\n[filter.{SMALL}]\nisolation = \"fresh\"\n");
+            }
             for number in 1..=kind.small_filters() {
                 filters.push(format!(
                     "{{ use = \"{SMALL}\", name = \"{SMALL}-{number}\", config = {{ name = \"x-small-{number}\" }} }}"

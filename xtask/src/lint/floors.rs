@@ -82,8 +82,9 @@ pub(super) const SDK: &str = "tidegate-sdk";
 pub(super) const FILTERS: &str = "plugins";
 
 /// Crates that may import what they like and that nobody may import.
-pub(super) const OUTSIDE: [(&str, &str); 3] = [
+pub(super) const OUTSIDE: [(&str, &str); 4] = [
     ("tidegate-bench-upstream", "xtask/upstream"),
+    ("tidegate-fuzz", "tests/fuzz"),
     ("tidegate-tests", "tests"),
     ("xtask", "xtask"),
 ];

@@ -1,7 +1,8 @@
-//! The key-value store, in memory: bounded in bytes, with expiry, and the value that was touched longest ago goes first.
+//! The key-value store, in memory: bounded in bytes as a whole and by namespace, with expiry, and the value that was
+//! touched longest ago goes first. A namespace that is full gives up values of its own, and no other's.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use super::Sharded;
 const SHARDS: usize = 32;
 /// What an entry costs besides its key and value, in bytes.
 const OVERHEAD: usize = 128;
+/// The least that one part of a namespace may hold: the largest value, with its key. Below it, nobody looks for the bound.
+const SMALLEST_BOUND: usize = MAX_STORE_VALUE + 2 * MAX_STORE_KEY + OVERHEAD;
 
 /// All values of the process.
 #[derive(Debug)]
@@ -21,17 +24,23 @@ pub struct MemoryStore {
     shards: Sharded<Shard>,
     /// Bytes that one part may hold.
     bound: usize,
+    /// Bytes that one part may hold of a namespace, for those that have a bound.
+    bounds: RwLock<HashMap<String, usize>>,
 }
-
-/// A namespace and a key in it.
-type Key = (Arc<str>, Arc<str>);
 
 #[derive(Debug, Default)]
 struct Shard {
-    spaces: HashMap<Arc<str>, HashMap<Arc<str>, Entry>>,
-    /// Keys by the moment of their last touch.
-    by_touch: BTreeMap<u64, Key>,
+    spaces: HashMap<Arc<str>, Space>,
     touches: u64,
+    bytes: usize,
+}
+
+/// One part of a namespace.
+#[derive(Debug, Default)]
+struct Space {
+    entries: HashMap<Arc<str>, Entry>,
+    /// Keys by the moment of their last touch.
+    by_touch: BTreeMap<u64, Arc<str>>,
     bytes: usize,
 }
 
@@ -50,7 +59,14 @@ impl MemoryStore {
             clock,
             shards: Sharded::new(SHARDS),
             bound: bytes / SHARDS,
+            bounds: RwLock::default(),
         }
+    }
+
+    /// The bound of one part of a namespace.
+    fn bound_of(&self, space: &str) -> usize {
+        let bounds = self.bounds.read().unwrap_or_else(PoisonError::into_inner);
+        bounds.get(space).copied().unwrap_or(usize::MAX)
     }
 
     /// One step on one key, of which a value that has expired is gone.
@@ -75,25 +91,30 @@ impl MemoryStore {
             shard.remove(space, key);
         }
         let result = act(&mut shard, now);
-        while shard.bytes > self.bound
-            && let Some((_, (space, key))) = shard.by_touch.pop_first()
-        {
-            shard.forget(&space, &key);
+        let over = |shard: &Shard, bound: usize| {
+            let held = shard.spaces.get(space).map_or(0, |space| space.bytes);
+            held > bound
+        };
+        if over(&shard, SMALLEST_BOUND) {
+            let bound = self.bound_of(space);
+            while over(&shard, bound) && shard.evict(space) {}
         }
+        while shard.bytes > self.bound && shard.evict_any() {}
         result
     }
 }
 
 impl Shard {
     fn entry(&self, space: &str, key: &str) -> Option<&Entry> {
-        self.spaces.get(space)?.get(key)
+        self.spaces.get(space)?.entries.get(key)
     }
 
     fn get(&mut self, space: &str, key: &str) -> Option<Bytes> {
-        let entry = self.spaces.get_mut(space)?.get_mut(key)?;
+        let space = self.spaces.get_mut(space)?;
+        let entry = space.entries.get_mut(key)?;
         self.touches += 1;
-        if let Some(key) = self.by_touch.remove(&entry.touched) {
-            self.by_touch.insert(self.touches, key);
+        if let Some(key) = space.by_touch.remove(&entry.touched) {
+            space.by_touch.insert(self.touches, key);
         }
         entry.touched = self.touches;
         Some(entry.value.clone())
@@ -103,48 +124,74 @@ impl Shard {
         let Some(touched) = self.entry(space, key).map(|entry| entry.touched) else {
             return false;
         };
-        self.by_touch.remove(&touched);
+        if let Some(space) = self.spaces.get_mut(space) {
+            space.by_touch.remove(&touched);
+        }
         self.forget(space, key);
         true
     }
 
+    /// Removes what was touched longest ago in a namespace. Says whether there was anything.
+    fn evict(&mut self, space: &str) -> bool {
+        let oldest = self
+            .spaces
+            .get_mut(space)
+            .and_then(|space| space.by_touch.pop_first());
+        let Some((_, key)) = oldest else {
+            return false;
+        };
+        self.forget(space, &key);
+        true
+    }
+
+    /// Removes what was touched longest ago. There are few namespaces: operators grant them one by one.
+    fn evict_any(&mut self) -> bool {
+        let oldest = self
+            .spaces
+            .iter()
+            .filter_map(|(name, space)| Some((*space.by_touch.first_key_value()?.0, name)))
+            .min();
+        let Some(name) = oldest.map(|(_, name)| Arc::clone(name)) else {
+            return false;
+        };
+        self.evict(&name)
+    }
+
     /// Drops an entry whose touch is gone already.
-    fn forget(&mut self, space: &str, key: &str) {
-        let Some(entries) = self.spaces.get_mut(space) else {
+    fn forget(&mut self, name: &str, key: &str) {
+        let Some(space) = self.spaces.get_mut(name) else {
             return;
         };
-        if let Some(entry) = entries.remove(key) {
-            self.bytes -= size(space, key, &entry.value);
+        if let Some(entry) = space.entries.remove(key) {
+            let size = size(name, key, &entry.value);
+            space.bytes -= size;
+            self.bytes -= size;
         }
-        if entries.is_empty() {
-            self.spaces.remove(space);
+        if space.entries.is_empty() {
+            self.spaces.remove(name);
         }
     }
 
-    fn set(
-        &mut self,
-        space: &str,
-        key: &str,
-        value: Bytes,
-        expires: u64,
-    ) -> Result<(), StoreError> {
+    fn set(&mut self, name: &str, key: &str, value: Bytes, expires: u64) -> Result<(), StoreError> {
         if value.len() > MAX_STORE_VALUE {
             return Err(StoreError::TooLarge);
         }
-        self.remove(space, key);
+        self.remove(name, key);
         self.touches += 1;
-        self.bytes += size(space, key, &value);
-        let known = self.spaces.get_key_value(space);
-        let space = known.map_or_else(|| Arc::from(space), |(known, _)| Arc::clone(known));
+        let size = size(name, key, &value);
+        self.bytes += size;
+        let known = self.spaces.get_key_value(name);
+        let name = known.map_or_else(|| Arc::from(name), |(known, _)| Arc::clone(known));
         let key: Arc<str> = Arc::from(key);
         let entry = Entry {
             value,
             expires,
             touched: self.touches,
         };
-        let entries = self.spaces.entry(Arc::clone(&space)).or_default();
-        entries.insert(Arc::clone(&key), entry);
-        self.by_touch.insert(self.touches, (space, key));
+        let space = self.spaces.entry(name).or_default();
+        space.bytes += size;
+        space.entries.insert(Arc::clone(&key), entry);
+        space.by_touch.insert(self.touches, key);
         Ok(())
     }
 }
@@ -160,6 +207,12 @@ fn expiry(now: u64, ttl: Option<Duration>) -> u64 {
 }
 
 impl Store for MemoryStore {
+    fn bound(&self, namespace: &str, bytes: u64) {
+        let part = usize::try_from(bytes / SHARDS as u64).unwrap_or(usize::MAX);
+        let mut bounds = self.bounds.write().unwrap_or_else(PoisonError::into_inner);
+        bounds.insert(namespace.to_owned(), part.max(SMALLEST_BOUND));
+    }
+
     fn get(&self, namespace: &str, key: &str) -> Result<Option<Bytes>, StoreError> {
         self.with(namespace, key, |shard, _| Ok(shard.get(namespace, key)))
     }
@@ -283,6 +336,41 @@ mod tests {
     }
 
     #[test]
+    fn a_full_namespace_gives_up_its_own_values_and_no_others() {
+        let (_, store) = store(64 << 20);
+        store.bound("flood", 4 << 20);
+        for n in 0..1000 {
+            store
+                .set("quiet", &format!("k{n}"), "1".into(), None)
+                .unwrap();
+        }
+        for n in 0..20_000 {
+            store
+                .set("flood", &format!("k{n}"), Bytes::from(vec![0; 1000]), None)
+                .unwrap();
+        }
+        for n in 0..1000 {
+            assert!(store.get("quiet", &format!("k{n}")).unwrap().is_some());
+        }
+        let held: usize = (0..SHARDS)
+            .map(|n| store.shards.shards[n].lock().unwrap().spaces["flood"].bytes)
+            .sum();
+        assert!((3 << 20..=4 << 20).contains(&held), "{held}");
+        assert_eq!(store.get("flood", "k0"), Ok(None));
+        assert!(store.get("flood", "k19999").unwrap().is_some());
+    }
+
+    #[test]
+    fn the_smallest_bound_holds_the_largest_value() {
+        let (_, store) = store(64 << 20);
+        store.bound("a", 1);
+        let key = "k".repeat(MAX_STORE_KEY);
+        let largest = Bytes::from(vec![0; MAX_STORE_VALUE]);
+        store.set("a", &key, largest, None).unwrap();
+        assert!(store.get("a", &key).unwrap().is_some());
+    }
+
+    #[test]
     fn the_store_is_bounded_and_keeps_what_is_used() {
         let (_, store) = store(SHARDS * 4096);
         for n in 0..10_000 {
@@ -337,16 +425,19 @@ mod tests {
         for shard in &store.shards.shards {
             let shard = shard.lock().unwrap();
             let mut bytes = 0;
-            let mut count = 0;
-            for (space, entries) in &shard.spaces {
-                for (key, entry) in entries {
-                    bytes += size(space, key, &entry.value);
-                    count += 1;
-                    let touched = &shard.by_touch[&entry.touched];
-                    assert_eq!((&touched.0, &touched.1), (space, key));
+            for (name, space) in &shard.spaces {
+                let mut held = 0;
+                for (key, entry) in &space.entries {
+                    held += size(name, key, &entry.value);
+                    assert_eq!(&space.by_touch[&entry.touched], key);
                 }
+                assert_eq!(
+                    (space.bytes, space.by_touch.len()),
+                    (held, space.entries.len())
+                );
+                bytes += held;
             }
-            assert_eq!((shard.bytes, shard.by_touch.len()), (bytes, count));
+            assert_eq!(shard.bytes, bytes);
             assert!(bytes <= 2000);
         }
     }

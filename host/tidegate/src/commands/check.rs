@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tidegate_core::phase::Phase;
+use tidegate_core::usage::Isolation;
 use tidegate_wasm::{Compiled, Engine, EngineOptions, LoadError};
 
 use crate::config::checked::{Checked, Filter};
@@ -19,6 +20,7 @@ use crate::{plugins, self_check};
 struct Sound {
     kind: String,
     phases: String,
+    isolation: Isolation,
 }
 
 /// Checks configuration and filters.
@@ -129,6 +131,7 @@ fn load_all(
                     Sound {
                         kind: compiled.kind().to_string(),
                         phases: phases.join(", "),
+                        isolation: module.isolation(),
                     },
                 );
             }
@@ -192,11 +195,17 @@ fn summary(file: &str, checked: &Checked, sound: &BTreeMap<String, Sound>) -> St
             continue;
         };
         let unused = if filter.used { "" } else { ", on no route" };
+        let tried = if filter.self_check.is_some() {
+            ", self-check passed"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "  filter {}: {}, {}, for {}{unused}\n",
+            "  filter {}: {}, {}, {}, for {}{tried}{unused}\n",
             filter.name,
             filter.file.display(),
             sound.kind,
+            sound.isolation.name(),
             if sound.phases.is_empty() {
                 "no phase"
             } else {
@@ -204,7 +213,51 @@ fn summary(file: &str, checked: &Checked, sound: &BTreeMap<String, Sound>) -> St
             },
         ));
     }
+    text.push_str(&room(checked, sound));
     text
+}
+
+/// What all filters that are used may take together, in a line; none without filters.
+fn room(checked: &Checked, sound: &BTreeMap<String, Sound>) -> String {
+    let workers = checked.server.workers as u64;
+    let used = checked.filters.iter().filter(|filter| filter.used);
+    let (mut instances, mut memory) = (0_u64, 0_u64);
+    for filter in used {
+        let Some(sound) = sound.get(&*filter.name) else {
+            continue;
+        };
+        let most = match sound.isolation {
+            Isolation::Shared => workers,
+            Isolation::Exclusive | Isolation::Fresh => {
+                workers.saturating_mul(u64::from(filter.limits.instances))
+            }
+        };
+        instances = instances.saturating_add(most);
+        memory = memory.saturating_add(most.saturating_mul(filter.limits.memory as u64));
+    }
+    if instances == 0 {
+        return String::new();
+    }
+    let pool = u64::from(checked.server.filter_pool.instances);
+    let workers = count(checked.server.workers, "worker");
+    let instances_word = count(usize::try_from(instances).unwrap_or(usize::MAX), "instance");
+    let short = if instances > pool {
+        ": what is over is answered with 503"
+    } else {
+        ""
+    };
+    format!(
+        "  filters may take {instances_word} on {workers} with {} of memory; the pool has room for {pool}{short}\n",
+        mebibytes(memory)
+    )
+}
+
+/// A sum of memory as people read it, rounded up.
+fn mebibytes(bytes: u64) -> String {
+    match bytes.div_ceil(1 << 20) {
+        mebibytes @ 0..10_240 => format!("{mebibytes} MiB"),
+        mebibytes => format!("{} GiB", mebibytes.div_ceil(1024)),
+    }
 }
 
 fn count(number: usize, word: &str) -> String {

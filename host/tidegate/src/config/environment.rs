@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 pub(crate) enum Environment {
     /// The process's.
     Process,
-    /// Only these; for tests.
-    #[cfg_attr(not(test), expect(dead_code, reason = "made by tests only"))]
+    /// Only these; for tests and trials.
     Fixed(BTreeMap<String, String>),
 }
 
@@ -42,7 +41,6 @@ pub(crate) enum SubstituteError {
 
 impl Environment {
     /// An environment of only these variables.
-    #[cfg(test)]
     pub(crate) fn fixed<'a>(variables: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let variables = variables.into_iter();
         Environment::Fixed(

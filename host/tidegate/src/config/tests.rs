@@ -279,7 +279,8 @@ fn the_view_shows_what_is_in_force_but_no_secret() {
     let config = format!(
         "{UPSTREAM}[filter.auth.config]\nissuer = 'https://login'\nanything = '${{TOKEN}}'\nclient-secret = 'planted-1'\n\
          keys = [{{ name = 'ada', sha256 = 'planted-2' }}]\ntokens = ['planted-3']\n[filter.raw]\nconfig = 'planted-4'\n\
-         [filter.env]\nallow.env = ['TOKEN']\n"
+         [filter.env]\nallow.env = ['TOKEN']\n\
+         [[route]]\nheaders = {{ x-gate = '${{TOKEN}}', authorization = 'planted-5', x-beta = 'yes' }}\n"
     );
     let checked = checked(
         &config,
@@ -294,6 +295,7 @@ fn the_view_shows_what_is_in_force_but_no_secret() {
         "\"ada\"",
         "http://127.0.0.1:9000",
         "\"30s\"",
+        "\"x-beta\":\"yes\"",
     ] {
         assert!(shown.contains(plain), "{plain} in {shown}");
     }

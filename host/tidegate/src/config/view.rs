@@ -28,8 +28,8 @@ const SECRET_NAMES: [&str; 11] = [
     "private",
 ];
 
-/// The configuration as JSON. In a filter's `config` everything is hidden that came from the environment or stands
-/// under a name that sounds like a secret, and a `config` that is a text is hidden whole.
+/// The configuration as JSON. In a filter's `config` and a route's `headers` everything is hidden that came from the
+/// environment or stands under a name that sounds like a secret, and a `config` that is a text is hidden whole.
 pub(crate) fn view(checked: &Checked) -> Value {
     json!({
         "server": server(&checked.server),
@@ -81,6 +81,10 @@ fn server(server: &Server) -> Value {
             "max-target": Size(limits.max_target as u64),
             "max-body": limits.max_body.map(Size),
             "max-connections": limits.max_connections,
+            "max-connections-per-source": limits.max_connections_per_source,
+            "max-requests-per-connection": limits.max_requests_per_connection,
+            "max-connection-age": limits.max_connection_age.map(Time),
+            "min-body-rate": Size(limits.min_body_rate),
             "max-concurrent-streams": limits.max_concurrent_streams,
         },
         "filter-pool": {
@@ -120,7 +124,7 @@ fn route(route: &Route, checked: &Checked) -> Value {
         .iter()
         .map(|(name, value)| {
             let shown = match value.to_str() {
-                Ok(value) if !is_secret_name(name.as_str()) => value,
+                Ok(text) if !is_secret_name(name.as_str()) && !value.is_sensitive() => text,
                 _ => BLANK,
             };
             (name.to_string(), Value::from(shown))

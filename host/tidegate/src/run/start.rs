@@ -15,7 +15,7 @@ use tidegate_gateway::state::{MemoryStore, TokenBuckets};
 use tidegate_wasm::EngineError;
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, OfSources};
 use super::build::{self, BuildError};
 use super::control::Control;
 use super::descriptors::make_room;
@@ -110,6 +110,8 @@ pub(crate) fn start(
     let limits = &checked.server.limits;
     let connections = make_room(limits.max_connections, checked.server.workers);
     let bounds = Arc::new(Bounds::new(connections, limits.handshake_timeout));
+    bounds.change_sources(OfSources::of(&checked.server));
+    bounds.export(&registry);
     let tools = Tools {
         engine,
         services: services(&registry),

@@ -1,7 +1,7 @@
 //! Worker threads: each with a runtime of its own, in which everything that belongs to a connection lives and dies.
 //! They do what the control thread tells them and know nothing of files.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -203,6 +203,7 @@ async fn work(
         drain,
         alive,
         figures,
+        refusing: Cell::new(0),
     });
     let (stop, stopped) = oneshot::channel();
     let receiving = tokio::task::spawn_local(Rc::clone(&door).receive(hands, stopped));

@@ -230,7 +230,10 @@ impl Resolver<'_> {
                 continue;
             }
             match HeaderValue::from_str(value) {
-                Ok(value) => headers.push((parsed, value)),
+                Ok(mut value) => {
+                    value.set_sensitive(self.is_hidden(&at));
+                    headers.push((parsed, value));
+                }
                 Err(_) => {
                     let mistake = self
                         .at(&at, "a header field can't have this value")

@@ -375,3 +375,78 @@ fn a_guest_does_not_live_from_call_to_call() {
         );
     }
 }
+
+#[test]
+fn an_exchange_makes_as_many_calls_as_allowed() {
+    let guest = caller().on(
+        Phase::RequestHead,
+        &format!("{CALL} (call $tell_byte (i32.const 68)) {CALL} (call $tell_byte (i32.const 68)) (i32.const 0)"),
+    );
+    for carrier in CARRIERS {
+        let mut world = World::new();
+        world.limits.calls = 1;
+        let module = world.load(&guest.build(carrier)).unwrap();
+        let filter = world.on_worker(&*module).unwrap();
+        // Each exchange has its own count, also on an instance that was used before.
+        for id in [1, 2] {
+            let exchange = exchange_with_id(id);
+            let mut call = begin(&filter, Phase::RequestHead, &exchange);
+            world
+                .http
+                .answer(usize::try_from(id - 1).unwrap(), Err(CallError::Broken));
+            assert!(poll(&mut call).is_ready());
+            run(&filter, Phase::Log, &exchange).unwrap();
+            let lines = world.log.take();
+            // `broken`, then `not-now`.
+            let numbers: Vec<_> = lines.iter().filter(|line| line.len() < 3).collect();
+            assert_eq!(
+                numbers.last().unwrap().as_str(),
+                "6",
+                "{carrier:?}: {lines:?}"
+            );
+            assert!(
+                numbers.iter().any(|line| *line == "5"),
+                "{carrier:?}: {lines:?}"
+            );
+        }
+        assert_eq!(module.usage().over(Limit::Calls), 2);
+    }
+}
+
+#[test]
+fn as_many_calls_wait_at_once_as_allowed_and_one_that_is_dropped_makes_room() {
+    for carrier in CARRIERS {
+        let mut world = World::new();
+        world.limits.calls_at_once = 1;
+        let module = world.load(&counting().build(carrier)).unwrap();
+        let filter = world.on_worker(&*module).unwrap();
+        let exchanges = [1, 2, 3].map(exchange_with_id);
+        let first = begin(&filter, Phase::RequestHead, &exchanges[0]);
+        // This one is told `not-now` and goes on.
+        run(&filter, Phase::RequestHead, &exchanges[1]).unwrap();
+        assert_eq!(module.usage().over(Limit::CallsAtOnce), 1);
+        drop(first);
+        drop(begin(&filter, Phase::RequestHead, &exchanges[2]));
+    }
+}
+
+#[test]
+fn the_body_of_a_call_is_bounded() {
+    let guest = caller().on(
+        Phase::RequestHead,
+        &format!("{CALL} (call $tell_byte (i32.const 68)) (i32.const 0)"),
+    );
+    for carrier in CARRIERS {
+        let mut world = World::new();
+        world.limits.body = 3;
+        let module = world.load(&guest.build(carrier)).unwrap();
+        let filter = world.on_worker(&*module).unwrap();
+        run(&filter, Phase::RequestHead, &exchange()).unwrap();
+        let lines = world.log.take();
+        assert!(
+            lines[0].contains("its limit `body` of 3 bytes: it wanted 4"),
+            "{lines:?}"
+        );
+        assert_eq!(module.usage().over(Limit::Body), 1);
+    }
+}

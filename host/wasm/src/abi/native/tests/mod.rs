@@ -2,10 +2,12 @@
 //! core module and as a component made of the same module, and must behave the same.
 
 mod containment;
+mod costs;
 mod exchange;
 mod guest;
 mod http_calls;
 mod interests;
+mod isolation;
 mod limits;
 mod lowering;
 mod refused_files;

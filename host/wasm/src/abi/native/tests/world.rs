@@ -74,6 +74,7 @@ impl World {
                 wall_time: Duration::from_secs(50),
                 configure_time: Duration::from_secs(10),
                 configure_wall_time: Duration::from_secs(100),
+                log_rate: 1_000_000,
                 ..Limits::default()
             },
             isolation: None,
@@ -83,9 +84,17 @@ impl World {
     }
 
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Arc<dyn FilterModule>, LoadError> {
-        let compiled = engine().compile(bytes)?;
+        self.load_with(engine(), bytes)
+    }
+
+    pub(super) fn load_with(
+        &self,
+        engine: &Engine,
+        bytes: &[u8],
+    ) -> Result<Arc<dyn FilterModule>, LoadError> {
+        let compiled = engine.compile(bytes)?;
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
-        engine().load(
+        engine.load(
             &compiled,
             LoadOptions {
                 name: "test".into(),
