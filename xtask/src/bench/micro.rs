@@ -20,7 +20,14 @@ const TOLERANCE: f64 = 1.25;
 pub(super) fn run(workspace: &Workspace, bless: bool) -> Result<bool> {
     let mut bench = cargo();
     bench.current_dir(workspace.root());
-    bench.args(["bench", "--package", "tidegate-micro", "--bench", "micro"]);
+    bench.args([
+        "run",
+        "--release",
+        "--package",
+        "tidegate-micro",
+        "--features",
+        "measure",
+    ]);
     let output = locked(&mut bench)
         .stderr(process::Stdio::inherit())
         .output()?;
