@@ -227,11 +227,15 @@ impl Http2 {
         self.send(headers(END_STREAM, stream, &fields)).await;
     }
 
-    /// The next frame; none if the connection ends.
+    /// The next frame; none if the connection ends. A PING is answered.
     pub async fn next(&mut self) -> Option<Frame> {
         let head = self.wire.try_read_exact(9).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let payload = self.wire.try_read_exact(length as usize).await.ok()?;
+        if head[3] == PING && head[4] & ACK == 0 {
+            // Nobody who waits for the answer has to be told that none comes.
+            let _gone = self.wire.try_send(frame(PING, ACK, 0, &payload)).await;
+        }
         Some(Frame {
             kind: head[3],
             flags: head[4],

@@ -9,11 +9,14 @@ use crate::wait::until;
 /// What every request is answered with unless the test says otherwise.
 pub const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// What came on one connection.
+type Record = Arc<Mutex<Vec<u8>>>;
+
 /// An upstream that is listened to.
 #[derive(Debug)]
 pub struct Tap {
     script: Scripted,
-    connections: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    connections: Arc<Mutex<Vec<Record>>>,
 }
 
 /// A request as it stood on the wire.
@@ -176,11 +179,11 @@ impl Tap {
     /// Answers each request with these bytes.
     pub async fn answering(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes: Arc<Vec<u8>> = Arc::new(bytes.into());
-        let connections: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>> = Arc::default();
+        let connections: Arc<Mutex<Vec<Record>>> = Arc::default();
         let all = Arc::clone(&connections);
         let script = Scripted::start(move |_, mut wire| {
             let bytes = Arc::clone(&bytes);
-            let record = Arc::new(Mutex::new(Vec::new()));
+            let record = Record::default();
             all.lock().unwrap().push(Arc::clone(&record));
             wire.record(record);
             async move {

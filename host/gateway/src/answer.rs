@@ -8,6 +8,11 @@ use tidegate_core::exchange::{Answer, RequestHead};
 use tidegate_core::survey::Survey;
 use tidegate_upstream::{SendError, SendErrorKind};
 
+/// What a connection is told for which there is no room, whatever it asks for.
+pub const CONNECTION_REFUSED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+connection: close\r\nretry-after: 1\r\ncache-control: no-store\r\ncontent-type: text/plain; charset=utf-8\r\n\
+content-length: 25\r\n\r\n503 too many connections\n";
+
 /// What a client did that can't be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientFault {
@@ -188,11 +193,22 @@ impl Failure {
         told(status, reason, text)
     }
 
+    /// What the client did, if it was the client: also where it was found out on the way to an upstream.
+    pub(crate) fn of_client(&self) -> Option<ClientFault> {
+        match self {
+            Failure::Client(fault) => Some(*fault),
+            Failure::Upstream(error) => match &error.kind {
+                SendErrorKind::RequestBody(body) => Some(of_body(body)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether the connection can't be trusted to go on.
     pub(crate) fn closes(&self) -> bool {
         match self {
-            Failure::Client(_) => true,
-            Failure::Upstream(error) => matches!(error.kind, SendErrorKind::RequestBody(_)),
+            Failure::Client(_) | Failure::Upstream(_) => self.of_client().is_some(),
             _ => false,
         }
     }
@@ -254,6 +270,11 @@ impl Manner {
             json: accept.contains("json") && !accept.contains("text/"),
             grpc,
         }
+    }
+
+    /// Whether it speaks gRPC, whose streams may rest.
+    pub(crate) fn is_grpc(self) -> bool {
+        self.grpc
     }
 
     /// A small answer of the proxy's own: JSON for who asks for it, else text.

@@ -19,6 +19,7 @@ use crate::answer::Failure;
 use crate::chain::{Chain, Stop};
 use crate::figures::Began;
 use crate::snapshot;
+use crate::worker::LiveFilter;
 
 type Pending = Pin<Box<dyn Future<Output = Result<Flow, FilterError>>>>;
 
@@ -209,12 +210,15 @@ impl Call {
             return Poll::Ready(Err(Stop::over()));
         };
         let position = self.moment.position;
-        let Some(filter) = self.chain.find(position) else {
+        let chain = Rc::clone(&self.chain);
+        let live = chain.live_filter(position);
+        let found = live.and_then(|live| live.get(chain.worker.filter_services()));
+        let (Some(live), Some(filter)) = (live, found) else {
             return Poll::Ready(Ok(Done::left_out(given)));
         };
-        self.chain.called.set(position);
-        let original = self.chain.present(self.moment, given);
-        let began = self.chain.begin(self.moment, &original);
+        chain.called.set(position);
+        let original = chain.present(live, self.moment.stage, given);
+        let began = chain.begin(live, self.moment.stage.phase, &original);
         match filter.call(
             self.moment.stage.phase,
             self.moment.end,
@@ -254,13 +258,8 @@ pub(crate) fn is_over(error: &FilterError, limit: Limit) -> bool {
 
 impl Chain {
     /// Puts into the exchange what a callback is about, and returns what the filter can't have changed.
-    fn present(&self, moment: Moment, given: Given) -> Given {
-        let Moment {
-            position, stage, ..
-        } = moment;
-        let open = self
-            .live_filter(position)
-            .is_some_and(|filter| filter.slot.failure == snapshot::Failure::Open);
+    fn present(&self, filter: &LiveFilter, stage: Stage, given: Given) -> Given {
+        let open = filter.slot.failure == snapshot::Failure::Open;
         let mut exchange = self.exchange.borrow_mut();
         // Where a failure ends the exchange, nobody wants to know what there was before.
         exchange.begin_call(stage, open);
@@ -284,24 +283,19 @@ impl Chain {
     }
 
     /// The clock of a call.
-    fn begin(&self, moment: Moment, original: &Given) -> Began {
-        let Some(filter) = self.live_filter(moment.position) else {
-            return Began::default();
-        };
+    fn begin(&self, filter: &LiveFilter, phase: Phase, original: &Given) -> Began {
         if let Given::Piece(bytes) = original {
-            filter.figures.saw(moment.stage.phase, bytes.len());
+            filter.figures.saw(phase, bytes.len());
         }
-        filter
-            .figures
-            .begin(moment.stage.phase, self.spent.get().is_some())
+        filter.figures.begin(phase, self.spent.get().is_some())
     }
 
     /// Takes out of the exchange again what a callback was about.
-    fn collect(&self, stage: Stage, original: &Given, well: bool) -> Given {
-        let mut exchange = self.exchange.borrow_mut();
-        if well {
-            exchange.end_call();
+    fn collect(&self, stage: Stage, original: &Given) -> Given {
+        if matches!(original, Given::Nothing) {
+            return Given::Nothing;
         }
+        let mut exchange = self.exchange.borrow_mut();
         match original {
             Given::Nothing => Given::Nothing,
             Given::Piece(_) => Given::Piece(std::mem::take(&mut exchange.chunk).into_bytes()),
@@ -327,7 +321,7 @@ impl Chain {
         let Moment {
             position, stage, ..
         } = moment;
-        let became = self.collect(stage, &original, result.is_ok());
+        let became = self.collect(stage, &original);
         let figures = self.live_filter(position).map(|filter| &filter.figures);
         if let Some(figures) = figures {
             let took = figures.end(began);
@@ -341,6 +335,9 @@ impl Chain {
         let head = matches!(stage.phase, Phase::RequestHead | Phase::ResponseHead);
         let error = match result {
             Ok(flow) if flow == Flow::Continue || (flow == Flow::Hold && head) => {
+                if !stage.head_open {
+                    self.exchange.borrow_mut().end_call();
+                }
                 return Ok(Done {
                     holds: flow == Flow::Hold,
                     changed: became.differs(&original),

@@ -14,7 +14,7 @@ use tidegate_core::body::{Body, BodyError};
 use tidegate_core::clock::{Clock as _, SystemClock};
 use tidegate_core::error::{FilterError, Limit};
 use tidegate_core::exchange::{Answer, Exchange, ResponseHead, Stage};
-use tidegate_core::filter::{Filter, Outcome, SharedExchange};
+use tidegate_core::filter::{Outcome, SharedExchange};
 use tidegate_core::phase::Phase;
 use tokio::runtime::Handle;
 
@@ -293,25 +293,30 @@ impl Chain {
     pub(crate) fn note(&self, failure: &Failure) {
         let reason = failure.told().reason;
         self.reason.set(Some(reason));
-        if let Failure::Client(_) = failure {
+        let of_client = failure.of_client().is_some();
+        if of_client {
             self.worker.figures.client_error(reason);
-            if self.worker.figures.may_log() {
-                let exchange = self.exchange.borrow();
-                let id = exchange.request_id.to_str().unwrap_or_default();
-                tracing::info!(client = %exchange.client.peer, request_id = id, reason, "a request was refused");
-            }
         } else {
             self.worker.figures.failure(reason);
         }
-        if let Failure::Upstream(error) = failure
-            && self.worker.figures.may_log()
-        {
-            let exchange = self.exchange.borrow();
-            let id = exchange.request_id.to_str().unwrap_or_default();
-            tracing::warn!(
+        let upstream = match failure {
+            Failure::Upstream(error) if !of_client => Some(error),
+            _ => None,
+        };
+        if !(of_client || upstream.is_some()) || !self.worker.figures.may_log() {
+            return;
+        }
+        let exchange = self.exchange.borrow();
+        let id = exchange.request_id.to_str().unwrap_or_default();
+        match upstream {
+            None => {
+                let client = exchange.client.peer;
+                tracing::info!(%client, request_id = id, reason, "a request was refused");
+            }
+            Some(error) => tracing::warn!(
                 request_id = id, route = %exchange.route, attempts = error.attempts, %error,
                 "an upstream gave no answer"
-            );
+            ),
         }
     }
 
@@ -347,12 +352,7 @@ impl Chain {
 
     // --- Filters ---
 
-    /// The filter at a position of the route, unless it can't be had.
-    pub(crate) fn find(&self, position: usize) -> Option<Rc<dyn Filter>> {
-        self.live_filter(position)?
-            .get(self.worker.filter_services())
-    }
-
+    /// The filter at a position of the route.
     pub(crate) fn live_filter(&self, position: usize) -> Option<&LiveFilter> {
         self.live.filters.get(self.step(position)?.filter)
     }

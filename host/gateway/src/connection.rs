@@ -21,7 +21,7 @@ use tidegate_core::body::Body;
 use tidegate_core::clock;
 use tidegate_core::exchange::TlsFacts;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::answer::ClientFault;
@@ -98,7 +98,17 @@ pub(crate) struct Connection {
     /// What the connection has become.
     pub(crate) tunnel: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
     activity: Rc<Activity>,
+    wear: Wear,
     _open: Open,
+}
+
+/// How much a connection may serve, and for how long.
+struct Wear {
+    requests: u64,
+    /// When it is too old.
+    end: Option<Instant>,
+    /// Tells an HTTP/2 connection that it has served enough.
+    out: Notify,
 }
 
 /// A request's place on its connection.
@@ -166,6 +176,11 @@ impl Worker {
             signals: Arc::default(),
             tunnel: RefCell::new(None),
             activity: Rc::new(Activity::new()),
+            wear: Wear {
+                requests: limits.max_requests.unwrap_or(u64::MAX),
+                end: limits.max_age.map(|age| accepted + age),
+                out: Notify::new(),
+            },
             _open: open,
         });
         let signals = Arc::clone(&connection.signals);
@@ -284,6 +299,11 @@ impl Worker {
                     leaving = true;
                     served.as_mut().graceful_shutdown();
                 }
+                () = connection.wear.worn_out(), if !leaving => {
+                    leaving = true;
+                    activity.touch();
+                    served.as_mut().graceful_shutdown();
+                }
                 () = activity.idle_for(patience) => {
                     if leaving {
                         // Whoever does not answer the farewell is left without.
@@ -316,13 +336,35 @@ impl Worker {
     }
 }
 
+impl Wear {
+    /// Waits until an HTTP/2 connection has served enough, or is too old.
+    async fn worn_out(&self) {
+        match self.end {
+            None => self.out.notified().await,
+            Some(end) => {
+                // Which of both it was does not matter.
+                let _ = tokio::time::timeout_at(end, self.out.notified()).await;
+            }
+        }
+    }
+}
+
 impl Connection {
+    /// Whether the response to the request of this number is the connection's last one. HTTP/1 only.
+    pub(crate) fn ends_with(&self, number: u64) -> bool {
+        let wear = &self.wear;
+        number + 1 >= wear.requests || wear.end.is_some_and(|end| end <= Instant::now())
+    }
+
     /// A request begins.
     fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
         let number = self.activity.turns.get();
         self.activity.turns.set(number + 1);
         if self.http2 {
             self.signals.begin();
+            if number + 1 >= self.wear.requests {
+                self.wear.out.notify_one();
+            }
         }
         self.activity.busy.set(self.activity.busy.get() + 1);
         Place {

@@ -28,6 +28,8 @@ pub(crate) fn leave(
     upgrade: Option<OnUpgrade>,
 ) -> Response<Body> {
     let http1 = !journey.connection.http2;
+    journey.upload.answered();
+    let closes = closes || (http1 && journey.connection.ends_with(journey.place.number));
     if http1 {
         journey.connection.signals.final_response(true);
         journey.upload.drain();

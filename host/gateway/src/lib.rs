@@ -47,6 +47,7 @@ mod whole;
 mod worker;
 
 pub use alone::{AloneError, alone};
+pub use answer::CONNECTION_REFUSED;
 pub use client_io::{ClientStream, Plain};
 pub use connection::{Drain, DrainTrigger};
 pub use pattern::{HostPattern, PathPattern, PatternError};

@@ -36,10 +36,17 @@ pub struct Limits {
     pub max_body: Option<u64>,
     /// Streams at a time on one HTTP/2 connection.
     pub max_concurrent_streams: u32,
+    /// Requests on one connection.
+    pub max_requests: Option<u64>,
+    /// How old a connection may become.
+    pub max_age: Option<Duration>,
+    /// Bytes a second of a request's body before its response begins, on the average of the time that it is waited for,
+    /// once that is as long as it may stand still.
+    pub min_body_rate: u64,
 }
 
 impl Default for Limits {
-    /// 10 s, 60 s, 30 s, 64 KiB, 100 fields, 16 KiB, any body, 100 streams.
+    /// 10 s, 60 s, 30 s, 64 KiB, 100 fields, 16 KiB, any body, 100 streams, any number of requests, any age, any rate.
     fn default() -> Self {
         Limits {
             header_timeout: Duration::from_secs(10),
@@ -50,6 +57,9 @@ impl Default for Limits {
             max_target: 16 * 1024,
             max_body: None,
             max_concurrent_streams: 100,
+            max_requests: None,
+            max_age: None,
+            min_body_rate: 0,
         }
     }
 }

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_core::fields;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::settings::Limits;
 
@@ -26,6 +26,9 @@ pub(crate) struct Upload {
     incoming: RefCell<Option<Incoming>>,
     limit: u64,
     patience: Duration,
+    /// Bytes a second that must come until the response begins.
+    rate: u64,
+    answered: Cell<bool>,
     /// Whether the client waits to be asked for it.
     expects: bool,
     asked: Cell<bool>,
@@ -34,12 +37,19 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// `expects` says that the client sends it only when it is asked to.
-    pub(crate) fn new(incoming: Incoming, limits: &Limits, expects: bool) -> Rc<Self> {
+    /// `expects` says that the client sends it only when it is asked to, `at_leisure` that it may take its time.
+    pub(crate) fn new(
+        incoming: Incoming,
+        limits: &Limits,
+        expects: bool,
+        at_leisure: bool,
+    ) -> Rc<Self> {
         Rc::new(Upload {
             incoming: RefCell::new(Some(incoming)),
             limit: limits.max_body.unwrap_or(u64::MAX),
             patience: limits.body_idle_timeout,
+            rate: if at_leisure { 0 } else { limits.min_body_rate },
+            answered: Cell::new(false),
             expects,
             asked: Cell::new(false),
             seen: Cell::new(0),
@@ -55,6 +65,11 @@ impl Upload {
             .is_some_and(|incoming| incoming.size_hint().lower() > self.limit)
     }
 
+    /// The response begins: who has an answer may go on as slowly as he likes.
+    pub(crate) fn answered(&self) {
+        self.answered.set(true);
+    }
+
     /// Bytes that have come.
     pub(crate) fn bytes(&self) -> u64 {
         self.seen.get()
@@ -66,6 +81,7 @@ impl Upload {
         Body::stream(ClientBody {
             upload: Rc::clone(self),
             timer: None,
+            pace: Pace::default(),
         })
     }
 
@@ -117,6 +133,29 @@ impl Upload {
 struct ClientBody {
     upload: Rc<Upload>,
     timer: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+}
+
+/// How fast a body comes, while somebody waits for it.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// So many bytes came after such a wait. Says whether that is too slow: judged each time that as long as `patience` was
+    /// waited for.
+    fn is_too_slow(&mut self, waited: Duration, bytes: u64, patience: Duration, rate: u64) -> bool {
+        self.waited = self.waited.saturating_add(waited);
+        self.came = self.came.saturating_add(bytes);
+        if self.waited < patience {
+            return false;
+        }
+        let pace = std::mem::take(self);
+        let millis = u64::try_from(pace.waited.as_millis()).unwrap_or(u64::MAX);
+        pace.came < rate.saturating_mul(millis) / 1000
+    }
 }
 
 impl HttpBody for ClientBody {
@@ -145,8 +184,21 @@ impl HttpBody for ClientBody {
                     .map(|()| Some(Err(BodyError::TimedOut)))
             }
             Poll::Ready(frame) => {
-                this.timer = None;
-                let frame = frame.map(|frame| upload.came(frame));
+                let mut frame = frame.map(|frame| upload.came(frame));
+                if let (Some(timer), Some(Ok(came))) = (this.timer.take(), &frame)
+                    && upload.rate > 0
+                    && !upload.answered.get()
+                {
+                    let left = timer.deadline().saturating_duration_since(Instant::now());
+                    let waited = upload.patience.saturating_sub(left);
+                    let bytes = came.data_ref().map_or(0, |data| data.len() as u64);
+                    if this
+                        .pace
+                        .is_too_slow(waited, bytes, upload.patience, upload.rate)
+                    {
+                        frame = Some(Err(BodyError::TimedOut));
+                    }
+                }
                 if !matches!(frame, Some(Ok(_))) {
                     *slot = None;
                 }
@@ -183,5 +235,30 @@ pub(crate) fn clean_trailers(trailers: &mut http::HeaderMap) {
         .collect();
     for name in refused {
         trailers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_judged_by_the_time_that_it_was_waited_for() {
+        let second = Duration::from_secs(1);
+        let patience = Duration::from_secs(10);
+        let judge = |pieces: &[(u32, u64)]| {
+            let mut pace = Pace::default();
+            let mut slow = pieces
+                .iter()
+                .map(|(waited, bytes)| pace.is_too_slow(second * *waited, *bytes, patience, 16));
+            slow.any(|slow| slow)
+        };
+        // Too little to judge, fast enough, a slow time behind a fast one, a byte now and then.
+        assert!(!judge(&[(9, 1)]));
+        assert!(!judge(&[(5, 80), (5, 80), (9, 1)]));
+        assert!(judge(&[(10, 100_000), (5, 1), (5, 1)]));
+        assert!(judge(&[(9, 1), (9, 1)]));
+        // What comes at once costs no wait.
+        assert!(!judge(&[(0, 1); 1000]));
     }
 }

@@ -2,12 +2,13 @@
 //! the sink of the filters' own lines. It must not know what is logged.
 
 use std::io::{self, IsTerminal as _, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use tidegate_core::metrics::{Counter, Owner, Registry};
 use tidegate_core::services::{Level, LogSink};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -104,19 +105,47 @@ fn filter(args: &LogArgs) -> (EnvFilter, Option<String>) {
     }
 }
 
-/// Writes until every sender is gone. A reader that went away is no reason to end.
+/// The figure of lines that were lost, once there are figures.
+static FIGURE: OnceLock<Counter> = OnceLock::new();
+
+/// Counts lines that are lost from now on among the figures.
+pub(crate) fn count_in(registry: &Registry) {
+    let help =
+        "Lines of the log that were dropped because whoever takes them is too slow, gone or full.";
+    let name = "tidegate_log_dropped_total";
+    if let Ok(counter) = registry.counter(Owner::Process, name, help, &[]) {
+        // There is one log, and one registry.
+        let _ = FIGURE.set(counter);
+    }
+}
+
+/// Takes note of a line that is lost, for the next one that is written to tell.
+fn lost(dropped: &AtomicU64) {
+    dropped.fetch_add(1, Ordering::Relaxed);
+    if let Some(figure) = FIGURE.get() {
+        figure.increment();
+    }
+}
+
+/// Writes until every sender is gone. A reader that went away, or a disk that is full, is no reason to end: there may be
+/// another one, or room.
 fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64, out: &mut impl Write) {
     while let Ok(item) = lines.recv() {
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(
+        let untold = dropped.swap(0, Ordering::Relaxed);
+        if untold > 0 {
+            let told = writeln!(
                 out,
-                "{{\"level\":\"WARN\",\"message\":\"log lines were dropped\",\"count\":{lost}}}"
+                "{{\"level\":\"WARN\",\"message\":\"log lines were dropped\",\"count\":{untold}}}"
             );
+            if told.is_err() {
+                dropped.fetch_add(untold, Ordering::Relaxed);
+            }
         }
         match item {
             Item::Line(line) => {
-                let _ = out.write_all(&line);
+                if out.write_all(&line).is_err() {
+                    lost(dropped);
+                }
             }
             Item::Flush(done) => {
                 let _ = out.flush();
@@ -173,7 +202,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         let line = std::mem::take(&mut self.bytes);
         if !line.is_empty() && self.queue.sender.try_send(Item::Line(line)).is_err() {
-            self.queue.dropped.fetch_add(1, Ordering::Relaxed);
+            lost(&self.queue.dropped);
         }
     }
 }
@@ -252,5 +281,44 @@ mod tests {
         write_lines(&receiver, &dropped, &mut out);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\"count\":2}\na\nb\n"), "{text}");
+    }
+
+    /// A pipe whose reader is gone until somebody else reads.
+    struct Broken {
+        failures: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for Broken {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.failures > 0 {
+                self.failures -= 1;
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            self.written.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_lines_which_the_next_one_is_told_of() {
+        let (sender, receiver) = sync_channel(8);
+        for text in ["a\n", "b\n", "c\n"] {
+            sender.send(Item::Line(text.into())).unwrap();
+        }
+        drop(sender);
+        // The first line, then telling of it, and the second.
+        let mut out = Broken {
+            failures: 3,
+            written: Vec::new(),
+        };
+        let dropped = AtomicU64::new(0);
+        write_lines(&receiver, &dropped, &mut out);
+        let text = String::from_utf8(out.written).unwrap();
+        assert!(text.ends_with("\"count\":2}\nc\n"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 
@@ -15,6 +15,10 @@ use sha2::{Digest, Sha256};
 const MAGIC: &[u8; 16] = b"tidegate-cache-1";
 const CHECKSUM: usize = 32;
 const EXTENSION: &str = "compiled";
+/// The ending of an entry that is being written.
+const TEMPORARY: &str = "temporary";
+/// After how long nobody writes it any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
 /// The most bytes that all entries may have together.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -117,8 +121,14 @@ impl Cache {
             let Ok(metadata) = fs::metadata(&path) else {
                 continue;
             };
+            let modified = metadata.modified()?;
             if path.extension().is_some_and(|found| found == EXTENSION) {
-                entries.push((metadata.modified()?, metadata.len(), path));
+                entries.push((modified, metadata.len(), path));
+            } else if path.extension().is_some_and(|found| found == TEMPORARY)
+                && modified.elapsed().is_ok_and(|age| age > ABANDONED)
+            {
+                // Whoever wrote it ended in the middle.
+                let _ = fs::remove_file(path);
             }
         }
         let mut sum: u64 = entries.iter().map(|(_, length, _)| length).sum();
@@ -141,7 +151,7 @@ impl Cache {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         self.folder
-            .join(format!("{}-{number}.temporary", std::process::id()))
+            .join(format!("{}-{number}.{TEMPORARY}", std::process::id()))
     }
 
     fn warn(&self, error: &io::Error) {
@@ -161,10 +171,8 @@ fn create(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-    use std::time::Duration;
-
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn folder() -> (tempfile::TempDir, PathBuf) {
         let temporary = tempfile::tempdir().unwrap();
@@ -228,6 +236,19 @@ mod tests {
         assert_eq!(cache.get("k"), None);
         fs::write(&folder, b"").unwrap();
         assert!(Cache::open(&folder).is_none());
+    }
+
+    #[test]
+    fn what_a_process_left_behind_when_it_was_ended_is_removed() {
+        let (_temporary, folder) = folder();
+        let cache = Cache::open(&folder).unwrap();
+        let (old, new) = (cache.temporary(), cache.temporary());
+        let then = SystemTime::now() - 2 * ABANDONED;
+        create(&old).unwrap().set_modified(then).unwrap();
+        create(&new).unwrap();
+        cache.put("k", b"code");
+        assert!(!old.exists());
+        assert!(new.exists(), "another process may be writing it");
     }
 
     #[test]

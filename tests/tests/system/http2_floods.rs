@@ -40,20 +40,6 @@ async fn abuses(gateway: &Gateway) -> f64 {
         .await
 }
 
-/// What a process has used of the processor so far.
-fn processor(gateway: &Gateway) -> Duration {
-    let path = format!("/proc/{}/stat", gateway.process());
-    let stat = std::fs::read_to_string(path).unwrap();
-    let (_, fields) = stat.rsplit_once(')').unwrap();
-    let ticks: u64 = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|ticks| ticks.parse::<u64>().unwrap())
-        .sum();
-    Duration::from_millis(ticks * 10)
-}
-
 #[tokio::test]
 async fn frames_without_use_end_their_connection() {
     let upstream = Upstream::echo().await;
@@ -105,13 +91,13 @@ async fn frames_without_use_end_their_connection() {
     ];
     for (number, (name, begin, piece)) in kinds.iter().enumerate() {
         let memory = gateway.memory();
-        let used = processor(&gateway);
+        let used = gateway.processor();
         let mut client = Http2::connect(gateway.http()).await;
         client.send(begin).await;
         let sent = flood(&mut client, piece, 100_000).await;
         let end = client.end().await;
         assert!(is_calmed(end), "{name}: {end:?} after {sent}");
-        let used = processor(&gateway) - used;
+        let used = gateway.processor() - used;
         // Built for debugging, on a machine that runs other tests: what has no bound would take much longer.
         assert!(used < Duration::from_secs(2), "{name}: {used:?}");
         let grown = gateway.memory().saturating_sub(memory);
@@ -222,7 +208,8 @@ async fn streams_that_are_reset_in_their_own_time_are_a_flood_too() {
 #[tokio::test]
 async fn a_server_that_is_made_to_reset_streams_starts_little() {
     // Frames that are wrong for their stream: the server resets it itself, again and again.
-    let wrong: [(&str, fn(u32) -> Vec<u8>); 5] = [
+    type Make = fn(u32) -> Vec<u8>;
+    let wrong: [(&str, Make); 5] = [
         ("a window by 0", |stream| window(stream, 0)),
         ("a window above all", |stream| {
             [window(stream, u32::MAX >> 1), window(stream, u32::MAX >> 1)].concat()

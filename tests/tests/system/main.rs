@@ -22,6 +22,9 @@ mod bodies;
 /// What upstreams do wrong, and the one right answer to each.
 mod faults;
 
+/// What upstreams do wrong, told apart, and not made worse.
+mod upstream_reasons;
+
 /// Endpoints that are given by name, and names that lead elsewhere.
 mod names;
 
@@ -61,6 +64,18 @@ mod reload;
 /// Connections over workers.
 mod spread;
 
+/// Files under odd circumstances.
+mod odd_files;
+
+/// The process among others: signals, limits of the system, little or nothing that it may do.
+mod process;
+
+/// What must not be seen, looked for wherever something can be seen.
+mod secrets;
+
+/// Disks that are full and pipes without a reader.
+mod disk;
+
 /// How the proxy ends.
 mod drain;
 
@@ -84,6 +99,9 @@ mod failures;
 
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
+
+/// How many connections there may be, of whom, for how long.
+mod connection_bounds;
 
 /// The native contract from end to end, for both carriers.
 mod contract;

@@ -81,30 +81,62 @@ async fn a_response_that_nobody_takes_is_given_up() {
 }
 
 #[tokio::test]
-async fn connections_over_the_bound_wait() {
+async fn a_body_that_trickles_is_not_waited_for() {
     let upstream = Upstream::echo().await;
     let gateway = Setup::before(&upstream)
-        .toml("[server.limits]\nmax-connections = 3")
+        .toml("[server.limits]\nbody-idle-timeout = \"500ms\"\nmin-body-rate = \"100B\"")
         .start()
         .await;
-    let mut inside = Vec::new();
-    for _ in 0..3 {
-        let mut wire = gateway.wire().await;
-        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
-        assert_eq!(wire.read_message().await.status(), 200);
-        inside.push(wire);
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n";
+    let mut wire = gateway.wire().await;
+    wire.send(head).await;
+    // A byte now and then is never late for the bound of idleness, and far too slow all the same.
+    let mut trickle = tokio::time::interval(Duration::from_millis(50));
+    let answer = loop {
+        tokio::select! {
+            answer = wire.read_message() => break answer,
+            _ = trickle.tick() => {}
+        }
+        let _closed_meanwhile = wire.try_send("x").await;
+    };
+    assert_eq!(answer.status(), 408);
+    until("it to be counted", async || {
+        let labels = [("reason", "timeout_body")];
+        gateway
+            .metric("tidegate_client_errors_total", &labels)
+            .await
+            > 0.5
+    })
+    .await;
+    until("the upstream's view", async || upstream.requests() == 1).await;
+    assert!(!upstream.seen()[0].whole);
+}
+
+#[tokio::test]
+async fn who_has_an_answer_may_take_his_time() {
+    // A conversation: the upstream answers at once, and says each byte after the client.
+    let upstream = Upstream::stream(async |request: http::Request<hyper::body::Incoming>| {
+        http::Response::new(http_body_util::BodyExt::boxed(
+            http_body_util::BodyExt::map_err(request.into_body(), Into::into),
+        ))
+    })
+    .await;
+    let gateway = Setup::before(&upstream)
+        .toml("[server.limits]\nbody-idle-timeout = \"500ms\"\nmin-body-rate = \"100B\"")
+        .start()
+        .await;
+    let mut wire = gateway.wire().await;
+    wire.send("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    assert!(wire.read_head().await.starts_with("HTTP/1.1 200 "));
+    let mut trickle = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..30 {
+        trickle.tick().await;
+        wire.send("1\r\nx\r\n").await;
+        assert_eq!(wire.try_read_chunk().await.unwrap().unwrap(), b"x");
     }
-    let mut outside = gateway.wire().await;
-    outside.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
-    let silent = outside.stays_silent(Duration::from_millis(200)).await;
-    assert!(silent, "a fourth connection was served");
-    inside.pop();
-    assert_eq!(outside.read_message().await.status(), 200);
-    // Those that are inside were never in danger.
-    for wire in &mut inside {
-        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
-        assert_eq!(wire.read_message().await.status(), 200);
-    }
+    wire.send("0\r\n\r\n").await;
+    assert!(wire.try_read_chunk().await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -475,3 +475,18 @@ async fn many_handshakes_that_stall_hold_nobody_up() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_request_in_the_smallest_of_records_is_a_request() {
+    let authority = Authority::new();
+    let upstream = Upstream::echo().await;
+    let gateway = gateway(&authority, &upstream).await;
+    let mut config = authority.client(&["http/1.1"]);
+    config.max_fragment_size = Some(32);
+    let mut client = Client::tls(gateway.https(), "localhost", config)
+        .await
+        .unwrap();
+    let body = "x".repeat(100_000);
+    let reply = client.send(post("/", body.clone())).await;
+    assert_eq!(reply.echo().body, body);
+}

@@ -192,8 +192,13 @@ fn summary(file: &str, checked: &Checked, sound: &BTreeMap<String, Sound>) -> St
             continue;
         };
         let unused = if filter.used { "" } else { ", on no route" };
+        let tried = if filter.self_check.is_some() {
+            ", self-check passed"
+        } else {
+            ""
+        };
         text.push_str(&format!(
-            "  filter {}: {}, {}, for {}{unused}\n",
+            "  filter {}: {}, {}, for {}{tried}{unused}\n",
             filter.name,
             filter.file.display(),
             sound.kind,

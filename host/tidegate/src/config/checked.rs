@@ -156,6 +156,14 @@ pub(crate) struct Limits {
     pub(crate) max_body: Option<u64>,
     /// Open client connections, over all workers.
     pub(crate) max_connections: usize,
+    /// The same of one source; none: three quarters of them, and any number for this machine's own.
+    pub(crate) max_connections_per_source: Option<usize>,
+    /// Requests on one connection; none: any number.
+    pub(crate) max_requests_per_connection: Option<u64>,
+    /// How old a connection may become; none: any age.
+    pub(crate) max_connection_age: Option<Duration>,
+    /// Bytes a second of a request's body before its response begins.
+    pub(crate) min_body_rate: u64,
     /// Exchanges at the same time on one HTTP/2 connection.
     pub(crate) max_concurrent_streams: u32,
 }

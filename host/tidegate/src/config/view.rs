@@ -81,6 +81,10 @@ fn server(server: &Server) -> Value {
             "max-target": Size(limits.max_target as u64),
             "max-body": limits.max_body.map(Size),
             "max-connections": limits.max_connections,
+            "max-connections-per-source": limits.max_connections_per_source,
+            "max-requests-per-connection": limits.max_requests_per_connection,
+            "max-connection-age": limits.max_connection_age.map(Time),
+            "min-body-rate": Size(limits.min_body_rate),
             "max-concurrent-streams": limits.max_concurrent_streams,
         },
         "filter-pool": {

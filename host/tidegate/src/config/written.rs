@@ -158,10 +158,29 @@ pub(crate) struct Limits {
     /// filter asks, and then its own bound holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) max_body: Option<Size>,
-    /// Client connections that are open at the same time, over all workers. Past it, new ones wait in the system's
-    /// queue.
+    /// Client connections that are open at the same time, over all workers. Past it, new ones are refused: with 503, or
+    /// closed on a TLS listener.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(crate) max_connections: usize,
+    /// The same for the connections of one source: an IPv4 address, or the /64 of an IPv6 address. Those of
+    /// `trusted-proxies` are not counted. Default: three quarters of `max-connections`, so that no source takes them
+    /// all; any number for addresses of the machine itself (loopback).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub(crate) max_connections_per_source: Option<usize>,
+    /// Requests on one connection. The last one is answered with `Connection: close`, or GOAWAY over HTTP/2. Default: any
+    /// number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub(crate) max_requests_per_connection: Option<u64>,
+    /// How old a connection may become. The first response behind that says `Connection: close`; over HTTP/2, GOAWAY
+    /// comes at once, and what runs is finished. Default: any age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_connection_age: Option<Time>,
+    /// Bytes a second of a request's body, until its response begins: on the average of the time that the body was
+    /// waited for, once that is `body-idle-timeout`. Below it: 408. gRPC streams are not held to it. `"0B"`: no such
+    /// bound. Up to 1GiB.
+    pub(crate) min_body_rate: Size,
     /// Requests at the same time on one HTTP/2 connection.
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) max_concurrent_streams: u32,
@@ -616,6 +635,10 @@ impl Default for Limits {
             max_target: Size(8 << 10),
             max_body: None,
             max_connections: 16_384,
+            max_connections_per_source: None,
+            max_requests_per_connection: None,
+            max_connection_age: None,
+            min_body_rate: Size(16),
             max_concurrent_streams: 100,
         }
     }

@@ -1,15 +1,16 @@
 //! One worker's door: accepts connections, gives each a place, a worker and a TLS handshake, and hands it to the gateway. Knows no request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
 use tidegate_core::metrics::{Counter, Owner, Registry};
-use tidegate_gateway::{Drain, Worker};
+use tidegate_gateway::{CONNECTION_REFUSED, Drain, Worker};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -17,8 +18,14 @@ use tokio_rustls::TlsAcceptor;
 
 use super::backoff::{Backoff, is_of_one_connection};
 use super::balance::{Balance, Choice, Counted, Handed, Hands};
-use super::bounds::{Alive, Bounds, Place, Placed};
+use super::bounds::{Alive, Bounds, Place, Placed, Refusal};
 use super::tls;
+
+/// How many refused connections of one worker are told so at a time; more than that are closed without a word.
+const MAX_REFUSING: usize = 64;
+/// For how long, and how many bytes of theirs are read meanwhile: an answer is lost if bytes meet a closed socket.
+const REFUSING: Duration = Duration::from_secs(1);
+const REFUSING_BYTES: u64 = 16 * 1024;
 
 /// What a worker's accepted connections need.
 pub(crate) struct Door {
@@ -34,6 +41,8 @@ pub(crate) struct Door {
     pub(crate) alive: Alive,
     /// What is counted.
     pub(crate) figures: DoorFigures,
+    /// How many refused connections are being told so.
+    pub(crate) refusing: Cell<usize>,
 }
 
 /// A connection on its way to another worker than the one that accepted it.
@@ -77,6 +86,15 @@ impl DoorFigures {
         }
     }
 
+    fn refused(&self, refusal: Refusal) {
+        let help = "Client connections that were refused because a bound was met, by bound.";
+        let labels = [("reason", refusal.reason())];
+        let name = "tidegate_connections_refused_total";
+        if let Ok(counter) = self.registry.counter(self.owner, name, help, &labels) {
+            counter.increment();
+        }
+    }
+
     fn handshake_failed(&self, reason: &str) {
         let help = "TLS handshakes that failed, by reason.";
         let labels = [("reason", reason)];
@@ -108,7 +126,7 @@ impl Door {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     backoff.succeeded();
-                    self.admit(stream, peer, tls.as_ref()).await;
+                    self.admit(stream, peer, tls.as_ref());
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -126,9 +144,8 @@ impl Door {
         }
     }
 
-    /// Waits for a place, so that no more are accepted than there are places, and starts to serve, or has another worker
-    /// do so.
-    async fn admit(
+    /// Starts to serve, if there is a place, or has another worker do so.
+    fn admit(
         self: &Rc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
@@ -137,8 +154,9 @@ impl Door {
         // Whole answers are written at once; nothing is gained by waiting for more. A peer that is gone again has
         // no options to set, and is found out by whoever reads from it.
         let _ = stream.set_nodelay(true);
-        let Some(place) = self.bounds.place().await else {
-            return;
+        let place = match self.bounds.place(peer.ip()) {
+            Ok(place) => place,
+            Err(refusal) => return self.refuse(stream, peer, refusal, tls.is_none()),
         };
         match self.balance.choose() {
             Choice::Keep(counted) => {
@@ -243,4 +261,39 @@ impl Door {
             }
         });
     }
+
+    /// Sends a connection away: with a word where HTTP is spoken in the clear.
+    fn refuse(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, refusal: Refusal, plain: bool) {
+        self.figures.refused(refusal);
+        let [of_all, of_source] = &self.bounds.told_refused;
+        let told = match refusal {
+            Refusal::Connections => of_all,
+            Refusal::Source => of_source,
+        };
+        if let Some(times) = told.failed(Instant::now()) {
+            let setting = refusal.setting();
+            tracing::warn!(
+                client = %peer, setting, times,
+                "connections are refused: as many are open as `{setting}` in [server.limits] allows"
+            );
+        }
+        if plain && self.refusing.get() < MAX_REFUSING {
+            self.refusing.set(self.refusing.get() + 1);
+            let door = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                // Who does not take it in time is left without.
+                let _ = tokio::time::timeout(REFUSING, tell_refused(stream)).await;
+                door.refusing.set(door.refusing.get().saturating_sub(1));
+            });
+        }
+    }
+}
+
+async fn tell_refused(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(CONNECTION_REFUSED).await?;
+    stream.shutdown().await?;
+    let mut rest = stream.take(REFUSING_BYTES);
+    let mut scratch = [0; 1024];
+    while rest.read(&mut scratch).await? > 0 {}
+    Ok(())
 }

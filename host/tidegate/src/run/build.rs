@@ -39,6 +39,9 @@ pub(crate) fn settings(server: &Server) -> Settings {
             max_target: limits.max_target,
             max_body: limits.max_body,
             max_concurrent_streams: limits.max_concurrent_streams,
+            max_requests: limits.max_requests_per_connection,
+            max_age: limits.max_connection_age,
+            min_body_rate: limits.min_body_rate,
         },
     }
 }

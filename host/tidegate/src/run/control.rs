@@ -15,7 +15,7 @@ use tidegate_upstream::{Names, resolve};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::admin::{self, Pages, Phase};
-use super::bounds::Bounds;
+use super::bounds::{Bounds, OfSources};
 use super::build::{self, BuildError};
 use super::descriptors::make_room;
 use super::drain;
@@ -253,6 +253,7 @@ impl Control {
         }
         self.names.refresh_every(now.dns_refresh);
         self.bounds.change_handshake(now.limits.handshake_timeout);
+        self.bounds.change_sources(OfSources::of(now));
         for (key, changed) in [
             ("workers", now.workers != before.workers),
             ("filter-pool", now.filter_pool != before.filter_pool),

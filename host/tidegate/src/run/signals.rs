@@ -23,6 +23,7 @@ pub(crate) struct Signals {
     hangup: Signal,
     user1: Signal,
     user2: Signal,
+    file_size: Signal,
 }
 
 impl Signals {
@@ -37,6 +38,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
+            file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
@@ -50,6 +52,8 @@ impl Signals {
                 _ = self.user1.recv() => return Asked::Reopen,
                 // It would end the process, which nobody who sends it wants.
                 _ = self.user2.recv() => {}
+                // A file has reached the limit of sizes. Whoever writes it gets an error, as with a full disk.
+                _ = self.file_size.recv() => {}
             }
         }
     }

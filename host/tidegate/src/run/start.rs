@@ -15,7 +15,7 @@ use tidegate_gateway::state::{MemoryStore, TokenBuckets};
 use tidegate_wasm::EngineError;
 use tokio::runtime::{Builder, LocalOptions};
 
-use super::bounds::Bounds;
+use super::bounds::{Bounds, OfSources};
 use super::build::{self, BuildError};
 use super::control::Control;
 use super::descriptors::make_room;
@@ -28,7 +28,7 @@ use crate::config::Options;
 use crate::config::checked::{self, AccessFormat, Checked};
 use crate::diagnostic::Mistake;
 use crate::load;
-use crate::logging::GuestLog;
+use crate::logging::{self, GuestLog};
 
 /// Bytes of the store that filters share.
 const STORE: usize = 64 << 20;
@@ -93,6 +93,7 @@ pub(crate) fn start(
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
+    logging::count_in(&registry);
     let homeless = |name: &str| std::env::var_os(name).is_none_or(|it| it.is_empty());
     if checked.server.cache.is_none() && homeless("HOME") && homeless("XDG_CACHE_HOME") {
         tracing::warn!(
@@ -109,6 +110,8 @@ pub(crate) fn start(
     let limits = &checked.server.limits;
     let connections = make_room(limits.max_connections, checked.server.workers);
     let bounds = Arc::new(Bounds::new(connections, limits.handshake_timeout));
+    bounds.change_sources(OfSources::of(&checked.server));
+    bounds.export(&registry);
     let tools = Tools {
         engine,
         services: services(&registry),

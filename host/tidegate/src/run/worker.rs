@@ -1,7 +1,7 @@
 //! Worker threads: each with a runtime of its own, in which everything that belongs to a connection lives and dies.
 //! They do what the control thread tells them and know nothing of files.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Close(u64),
     /// Accept nothing more, and end when the last connection has.
     Drain,
+    /// Fail in a way that no worker may.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A worker thread that has ended.
@@ -200,6 +203,7 @@ async fn work(
         drain,
         alive,
         figures,
+        refusing: Cell::new(0),
     });
     let (stop, stopped) = oneshot::channel();
     let receiving = tokio::task::spawn_local(Rc::clone(&door).receive(hands, stopped));
@@ -233,6 +237,8 @@ async fn work(
                 }
             }
             Command::Drain => break,
+            #[cfg(test)]
+            Command::Panic => panic!("as a test asked"),
         }
     }
     for accepting in sockets.into_values() {
@@ -368,6 +374,23 @@ mod tests {
                     told: true
                 })
             );
+        });
+    }
+
+    #[test]
+    fn a_worker_that_dies_is_reported_so_that_the_process_can_end() {
+        let (mut crew, _) = crew(2);
+        in_runtime(async {
+            crew.orders[1].send(Command::Panic).unwrap();
+            assert_eq!(
+                crew.ended().await,
+                Some(Ended {
+                    worker: 1,
+                    told: false
+                })
+            );
+            // Whoever waits for all workers does not wait for the dead one.
+            crew.install(&Arc::default(), None).await;
         });
     }
 }

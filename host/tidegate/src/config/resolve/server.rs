@@ -146,6 +146,12 @@ impl Resolver<'_> {
             max_target: bytes(self.size(&at("max-target"), written.max_target, 64..=64 * KIB)),
             max_body: written.max_body.map(|size| size.0),
             max_connections: written.max_connections,
+            max_connections_per_source: written.max_connections_per_source,
+            max_requests_per_connection: written.max_requests_per_connection,
+            max_connection_age: written
+                .max_connection_age
+                .map(|age| self.time(&at("max-connection-age"), age, DAY)),
+            min_body_rate: self.size(&at("min-body-rate"), written.min_body_rate, 0..=GIB),
             max_concurrent_streams: written.max_concurrent_streams,
         }
     }

@@ -8,6 +8,7 @@ mod pages;
 pub(crate) use self::pages::{Pages, Phase};
 
 use std::convert::Infallible;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ const CONNECTIONS: usize = 128;
 const HEAD: Duration = Duration::from_secs(10);
 /// How long a connection may live, whatever it does.
 const LIFE: Duration = Duration::from_secs(300);
+/// The same when it has the last descriptor.
+const SHORT_LIFE: Duration = Duration::from_secs(2);
 
 /// Serves the pages on a socket until the handle is used.
 pub(crate) fn serve(listener: TcpListener, pages: Rc<Pages>) -> AbortHandle {
@@ -40,6 +43,8 @@ pub(crate) fn serve(listener: TcpListener, pages: Rc<Pages>) -> AbortHandle {
 async fn accept(listener: TcpListener, pages: Rc<Pages>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let (mut backoff, told) = (Backoff::default(), Told::default());
+    // Held for the day when traffic has taken every descriptor: then one connection at a time is served with it.
+    let mut spare = listener.as_fd().try_clone_to_owned().ok();
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else {
             return;
@@ -47,20 +52,35 @@ async fn accept(listener: TcpListener, pages: Rc<Pages>) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 backoff.succeeded();
-                tokio::task::spawn_local(connection(stream, Rc::clone(&pages), place));
+                let lasts = spare.is_some();
+                let served = connection(stream, Rc::clone(&pages), place, lasts);
+                if lasts {
+                    tokio::task::spawn_local(served);
+                } else {
+                    served.await;
+                    spare = listener.as_fd().try_clone_to_owned().ok();
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 if told.failed(Instant::now()).is_some() {
                     tracing::error!(%error, "connections to the admin pages can't be accepted");
                 }
-                tokio::time::sleep(backoff.failed()).await;
+                if spare.take().is_none() {
+                    tokio::time::sleep(backoff.failed()).await;
+                }
             }
         }
     }
 }
 
-async fn connection(stream: TcpStream, pages: Rc<Pages>, _place: OwnedSemaphorePermit) {
+/// Serves a connection; one that does not last has one request, and little time for it.
+async fn connection(
+    stream: TcpStream,
+    pages: Rc<Pages>,
+    _place: OwnedSemaphorePermit,
+    lasts: bool,
+) {
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let response = answer(&request, &pages);
         async move { Ok::<_, Infallible>(response) }
@@ -68,10 +88,12 @@ async fn connection(stream: TcpStream, pages: Rc<Pages>, _place: OwnedSemaphoreP
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        .keep_alive(lasts)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(stream), service);
     // Whoever asked is gone, or too slow: nobody is left to be told.
-    let _ = tokio::time::timeout(LIFE, served).await;
+    let life = if lasts { LIFE } else { SHORT_LIFE };
+    let _ = tokio::time::timeout(life, served).await;
 }
 
 fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {

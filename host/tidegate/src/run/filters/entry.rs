@@ -140,6 +140,9 @@ pub(crate) struct Status {
     pub(crate) used: bool,
     /// Whether a version is in service.
     pub(crate) running: bool,
+    /// Since when the version in service is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) running_since: Option<String>,
     /// SHA-256 of the version in service.
     pub(crate) digest: Option<String>,
     /// SHA-256 of a version that can't be used.
@@ -361,6 +364,7 @@ impl Entry {
             since: since.map(|since| since.to_string()),
             used: filter.used,
             running: live.is_some(),
+            running_since: live.map(|live| live.since.to_string()),
             digest: compiled.map(|it| it.digest().to_owned()),
             rejected_digest: self
                 .trouble
