@@ -86,7 +86,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Plugins { components } => plugins::run(&workspace, *components).map(|()| true),
         Task::Test { long, arguments } => test::run(&workspace, *long, arguments),
         Task::Demo { once } => demo::run(&workspace, *once),
-        Task::Bench(options) => bench::run(&workspace, options).map(|()| true),
+        Task::Bench(options) => bench::run(&workspace, options),
         Task::Fuzz(options) => fuzz::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
     }

@@ -61,6 +61,9 @@ mod websocket;
 /// Files that change while requests run.
 mod reload;
 
+/// Instances: who shares them, and what happens when there are no more.
+mod isolation;
+
 /// Connections over workers.
 mod spread;
 
@@ -100,8 +103,14 @@ mod failures;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
+/// One meaning for what can be written in several ways, and one reason for each refusal.
+mod spelling;
+
 /// How many connections there may be, of whom, for how long.
 mod connection_bounds;
+
+/// That what the documents promise is tested.
+mod promises;
 
 /// The native contract from end to end, for both carriers.
 mod contract;

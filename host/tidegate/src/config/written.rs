@@ -68,8 +68,8 @@ pub(crate) struct Server {
     /// What happens to a request's fields whose names have an underscore, which many servers read as a hyphen:
     /// `drop` removes them, `refuse` answers with 400, `allow` lets them pass.
     pub(crate) underscores: Underscores,
-    /// What happens to a path with an escape that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`):
-    /// `refuse` answers with 400, `keep` passes it on as it is.
+    /// What happens to a path with a part that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`, and
+    /// `..;x`): `refuse` answers with 400, `keep` passes it on as it is.
     pub(crate) ambiguous_paths: AmbiguousPaths,
     /// The name that is added to `Via`. A request that has it already has come round in a circle and is answered with
     /// 508. Default: no `Via` and no such check.
