@@ -359,3 +359,36 @@ async fn segments_of_data_cost_what_they_are_and_are_given_back() {
     .await;
     load.finish().await;
 }
+
+/// A file that is written for seconds, by somebody who does not close it meanwhile: the last good version goes on, and
+/// what is not whole yet is told once at the most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_written_slowly_is_told_of_once() {
+    use std::io::Write as _;
+    let upstream = Upstream::echo().await;
+    let gateway = with_good_filter(&upstream, "").await;
+    let wasm = Guest::new()
+        .sets_response_field("x-version", "2")
+        .padded(2048)
+        .build();
+    let load = Load::start(&gateway, &[]).await;
+    let mut file = fs::File::create(gateway.plugin_file("version.wasm")).unwrap();
+    for slice in wasm.chunks(wasm.len() / 10 + 1) {
+        file.write_all(slice).unwrap();
+        assert_eq!(version(&gateway).await.as_deref(), Some("1"));
+        // The pace of whoever writes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    drop(file);
+    until("the whole file", async || {
+        version(&gateway).await.as_deref() == Some("2")
+    })
+    .await;
+    load.finish().await;
+    let told = gateway
+        .log()
+        .iter()
+        .filter(|line| line.field("level") == Some("ERROR"))
+        .count();
+    assert!(told <= 1, "told {told} times: {:#?}", gateway.log());
+}
