@@ -61,6 +61,9 @@ mod websocket;
 /// Files that change while requests run.
 mod reload;
 
+/// Instances: who shares them, and what happens when there are no more.
+mod isolation;
+
 /// Connections over workers.
 mod spread;
 
@@ -117,3 +120,12 @@ mod shipped;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
+
+/// Files that were made to harm whoever compiles or loads them.
+mod hostile_files;
+
+/// Filters that do what no filter should, each with neighbours that must not notice.
+mod hostile_guests;
+
+/// What many reloads, many requests and many connections leave behind.
+mod endurance;
