@@ -326,6 +326,16 @@ impl Wire {
         })
     }
 
+    /// Whether something has come that was not read yet.
+    pub async fn has_something(&self) -> bool {
+        let mut byte = [0];
+        let look = self.stream.peek(&mut byte);
+        !self.buffer.is_empty()
+            || tokio::time::timeout(Duration::ZERO, look)
+                .await
+                .is_ok_and(|seen| seen.is_ok())
+    }
+
     /// Whether nothing comes for a moment. For what must not happen there is no condition to wait for.
     pub async fn stays_silent(&mut self, moment: Duration) -> bool {
         self.buffer.is_empty()

@@ -41,6 +41,7 @@ pub mod state;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod trailers;
 mod tunnel;
 mod upload;
 mod whole;

@@ -61,6 +61,9 @@ mod websocket;
 /// Files that change while requests run.
 mod reload;
 
+/// Instances: who shares them, and what happens when there are no more.
+mod isolation;
+
 /// Connections over workers.
 mod spread;
 
@@ -100,8 +103,14 @@ mod failures;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
+/// One meaning for what can be written in several ways, and one reason for each refusal.
+mod spelling;
+
 /// How many connections there may be, of whom, for how long.
 mod connection_bounds;
+
+/// That what the documents promise is tested.
+mod promises;
 
 /// The native contract from end to end, for both carriers.
 mod contract;
@@ -111,3 +120,12 @@ mod shipped;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
+
+/// Files that were made to harm whoever compiles or loads them.
+mod hostile_files;
+
+/// Filters that do what no filter should, each with neighbours that must not notice.
+mod hostile_guests;
+
+/// What many reloads, many requests and many connections leave behind.
+mod endurance;

@@ -68,8 +68,8 @@ pub(crate) struct Server {
     /// What happens to a request's fields whose names have an underscore, which many servers read as a hyphen:
     /// `drop` removes them, `refuse` answers with 400, `allow` lets them pass.
     pub(crate) underscores: Underscores,
-    /// What happens to a path with an escape that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`):
-    /// `refuse` answers with 400, `keep` passes it on as it is.
+    /// What happens to a path with a part that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`, and
+    /// `..;x`): `refuse` answers with 400, `keep` passes it on as it is.
     pub(crate) ambiguous_paths: AmbiguousPaths,
     /// The name that is added to `Via`. A request that has it already has come round in a circle and is answered with
     /// 508. Default: no `Via` and no such check.
@@ -87,6 +87,8 @@ pub(crate) struct Server {
     pub(crate) filter_defaults: FilterDefaults,
     /// The room that all filters' instances share. A change needs a restart.
     pub(crate) filter_pool: FilterPool,
+    /// Bounds on the compiling of filters, which happens in a process of its own for each file.
+    pub(crate) compile: Compile,
 }
 
 /// One certificate on some addresses.
@@ -504,6 +506,21 @@ pub(crate) struct Allow {
     pub(crate) env: Vec<String>,
 }
 
+/// Bounds on the compiling of one file. Past any of them, the file can't be used, and what runs stays.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Compile {
+    /// Bytes of a file. From 1KiB to 256MiB.
+    pub(crate) max_file: Size,
+    /// How long it may take. From 1 ms to 10 minutes.
+    pub(crate) time: Time,
+    /// Memory that it may take, which is never the proxy's own. From 256MiB to 64GiB.
+    pub(crate) memory: Size,
+    /// Files that are compiled at the same time.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) at_once: usize,
+}
+
 /// Bounds for filters.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -622,6 +639,7 @@ impl Default for Server {
             limits: Limits::default(),
             filter_defaults: FilterDefaults::default(),
             filter_pool: FilterPool::default(),
+            compile: Compile::default(),
         }
     }
 }
@@ -717,6 +735,17 @@ impl Default for FilterPool {
         FilterPool {
             instances: 1000,
             stack: Size(512 << 10),
+        }
+    }
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        Compile {
+            max_file: Size(64 << 20),
+            time: Time::secs(30),
+            memory: Size(1 << 30),
+            at_once: 2,
         }
     }
 }

@@ -35,6 +35,8 @@ struct Pool {
     busy: HashMap<u64, Lease>,
     /// How many leases there were: an id may be used again.
     leases: u64,
+    /// Whether the last attempt to make an instance failed. The next one is the next exchange's.
+    barren: bool,
 }
 
 /// One exchange's instance.
@@ -123,7 +125,11 @@ impl Inner {
         };
         let mut instance = match taken.instance {
             Some(instance) => instance,
-            None => self.module.make_waiting(&self.local)?,
+            None => {
+                let made = self.module.make_waiting(&self.local);
+                self.pool.borrow_mut().barren = made.is_err();
+                made?
+            }
         };
         let flow = instance.call(call, exchange).await?;
         match self.module.judge(call, flow, exchange, &self.holds) {
@@ -142,7 +148,9 @@ impl Inner {
     /// exchange runs.
     fn take(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Taken, Fault>> {
         let mut pool = self.pool.borrow_mut();
-        let Pool { idle, busy, leases } = &mut *pool;
+        let Pool {
+            idle, busy, leases, ..
+        } = &mut *pool;
         if let Some(lease) = busy.get_mut(&id) {
             return match lease.instance.take() {
                 Some(instance) => Poll::Ready(Ok(Taken {
@@ -190,10 +198,11 @@ impl Inner {
                 }
             }
         }
-        if pool.idle.len() < self.module.spares(pool.busy.len())
-            && let Ok(instance) = self.module.make_waiting(&self.local)
-        {
-            pool.idle.push(instance);
+        if pool.idle.len() < self.module.spares(pool.busy.len()) && !pool.barren {
+            match self.module.make_waiting(&self.local) {
+                Ok(instance) => pool.idle.push(instance),
+                Err(_) => pool.barren = true,
+            }
         }
         waiting.into_iter().for_each(Waker::wake);
     }

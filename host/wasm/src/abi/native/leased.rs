@@ -32,6 +32,8 @@ struct Pool {
     idle: Vec<Box<Instance<AtOnce>>>,
     /// By the exchange's id.
     busy: HashMap<u64, Box<Instance<AtOnce>>>,
+    /// Whether the last attempt to make an instance failed. The next one is the next exchange's.
+    barren: bool,
 }
 
 impl Leased {
@@ -43,6 +45,7 @@ impl Leased {
             pool: RefCell::new(Pool {
                 idle: vec![instance],
                 busy: HashMap::new(),
+                barren: false,
             }),
             holds: Holds::default(),
         })
@@ -76,8 +79,14 @@ impl Leased {
         self.module.room(pool.busy.len())?;
         match pool.idle.pop() {
             Some(instance) => Ok(instance),
-            None => self.module.make_at_once(&self.local).map(Box::new),
+            None => self.make(pool),
         }
+    }
+
+    fn make(&self, pool: &mut Pool) -> Result<Box<Instance<AtOnce>>, Fault> {
+        let made = self.module.make_at_once(&self.local).map(Box::new);
+        pool.barren = made.is_err();
+        made
     }
 
     /// An exchange is over, and its client has its answer: the time to make what the next one will want.
@@ -95,9 +104,10 @@ impl Leased {
         }
         // One for the next exchange, and for those that were at work at the same time just now.
         if pool.idle.len() < self.module.spares(pool.busy.len())
-            && let Ok(instance) = self.module.make_at_once(&self.local)
+            && !pool.barren
+            && let Ok(instance) = self.make(pool)
         {
-            pool.idle.push(Box::new(instance));
+            pool.idle.push(instance);
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::contract;
 use crate::detect::Shape;
 use crate::error::LoadError;
 use crate::options::LoadOptions;
+use crate::time;
 
 /// A loaded filter, as the gateway holds it.
 struct Loaded(Arc<Module>);
@@ -106,6 +107,7 @@ pub(crate) fn load(
     let stack = linked.stack();
     let facts = Arc::new(Facts::new(name, config, allow, limits, services, stack));
     let state = State::new(Arc::clone(&facts), Local::at_load());
+    let before = time::processor();
     let made = if waits {
         let code = linked.waiting(shape)?;
         at_once(Instance::<MayWait>::make(code, state)).map(|made| made.map(|made| made.1))
@@ -115,6 +117,7 @@ pub(crate) fn load(
         })?;
         at_once(Instance::<AtOnce>::make(code, state)).map(|made| made.map(|made| made.1))
     };
+    facts.began(time::processor().saturating_sub(before));
     let filter = Arc::clone(&facts.name);
     let failed = |fault| LoadError::Failed {
         filter: Arc::clone(&filter),

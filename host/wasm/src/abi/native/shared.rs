@@ -29,6 +29,8 @@ struct Slots {
     former: Option<Former>,
     /// The highest id of an exchange so far.
     newest: u64,
+    /// Whether the last attempt to make an instance failed. The next one is the next exchange's.
+    barren: bool,
 }
 
 /// An instance that holds so much memory that exchanges which begin now get another one.
@@ -53,6 +55,7 @@ impl Shared {
                 current: Some(instance),
                 former: None,
                 newest: 0,
+                barren: false,
             }),
             holds: Holds::default(),
         })
@@ -80,7 +83,7 @@ impl Shared {
         };
         let mut instance = match taken {
             Some(instance) => instance,
-            None => self.module.make_at_once(&self.local)?,
+            None => self.make(slots)?,
         };
         let flow = instance.call(call, exchange)?;
         match self.module.judge(call, flow, exchange, &self.holds) {
@@ -104,26 +107,30 @@ impl Shared {
         }
     }
 
+    fn make(&self, slots: &mut Slots) -> Result<Instance<AtOnce>, Fault> {
+        let made = self.module.make_at_once(&self.local);
+        slots.barren = made.is_err();
+        made
+    }
+
     /// An exchange is over, and its client has its answer: the time for what need not be done while one waits.
     fn tidy(&self, id: u64) {
         self.holds.end(id);
         let slots = &mut *self.slots.borrow_mut();
-        if slots.current.as_ref().is_some_and(Instance::holds_much) {
-            // An instance that can't be made now may be made later; until then there is still the old one.
-            if let Ok(new) = self.module.make_at_once(&self.local)
-                && let Some(old) = slots.current.replace(new)
-            {
-                let former = slots.former.replace(Former {
-                    instance: old,
-                    through: slots.newest,
-                    used: self.module.now(),
-                });
-                if let Some(older) = former {
-                    older.instance.discard(Discard::Recycled);
-                }
+        let wanted = slots.current.as_ref().is_none_or(Instance::holds_much);
+        if wanted
+            && !slots.barren
+            && let Ok(new) = self.make(slots)
+            && let Some(old) = slots.current.replace(new)
+        {
+            let former = slots.former.replace(Former {
+                instance: old,
+                through: slots.newest,
+                used: self.module.now(),
+            });
+            if let Some(older) = former {
+                older.instance.discard(Discard::Recycled);
             }
-        } else if slots.current.is_none() {
-            slots.current = self.module.make_at_once(&self.local).ok();
         }
         let rested = |former: &Former| self.module.now().saturating_sub(former.used) >= PATIENCE;
         if slots.former.as_ref().is_some_and(rested)

@@ -3,8 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use send_wrapper::SendWrapper;
 use tidegate_core::error::{Fault, Limit, Overrun};
@@ -23,7 +24,7 @@ use crate::fault::Over;
 use crate::limits::Growth;
 use crate::meter::Meter;
 use crate::options::{Allow, Limits};
-use crate::time::{self, Allowance, Moment, Next};
+use crate::time::{self, Allowance, Bounds, Moment, Next};
 
 /// What does not change about a loaded filter. Shared by all of its instances on all workers.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Facts {
     pub(super) services: Services,
     /// Bytes of stack that a call may use.
     pub(super) stack: u64,
+    /// Nanoseconds of processor time that the first instance's beginning took; 0 before that.
+    began_in: AtomicU64,
     /// What its instances hold and have used.
     pub(super) meter: Arc<Meter>,
     /// The figures that its instances have defined so far.
@@ -68,6 +71,7 @@ impl Facts {
             limits,
             services,
             stack,
+            began_in: AtomicU64::new(0),
             meter: Arc::default(),
             series: Mutex::default(),
             calls: AtomicU32::new(0),
@@ -96,6 +100,26 @@ pub(super) enum Line {
 }
 
 impl Facts {
+    /// Notes how long the first instance took to begin.
+    pub(super) fn began(&self, nanoseconds: u64) {
+        self.began_in.store(nanoseconds.max(1), Ordering::Relaxed);
+    }
+
+    /// Bounds of an instance's beginning. The first one has all the time that is configured for it. Those after it are made
+    /// on a worker, whose other exchanges wait: they have four times what the first one took, or the time of a call.
+    fn beginning(&self) -> Bounds {
+        let bounds = self.limits.configure();
+        let first = Duration::from_nanos(self.began_in.load(Ordering::Relaxed));
+        if first.is_zero() {
+            return bounds;
+        }
+        let again = first.saturating_mul(4).max(self.limits.time);
+        Bounds {
+            processor: again.min(bounds.processor),
+            ..bounds
+        }
+    }
+
     /// Takes a line of this second's, if one is left.
     pub(super) fn take_line(&self) -> Line {
         let number = self.services.clock.monotonic() / 1_000_000_000;
@@ -229,7 +253,7 @@ impl State {
             growth: Growth::new(&facts.limits, Arc::clone(&facts.meter)),
             figures: Figures::new(local.owner),
             local,
-            allowance: Allowance::new(facts.limits.configure()),
+            allowance: Allowance::new(facts.beginning()),
             resumed: None,
             called: (0, 0),
             memory: None,

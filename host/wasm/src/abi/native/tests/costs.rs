@@ -2,6 +2,12 @@
 //!
 //! `cargo test --release -p tidegate-wasm costs -- --ignored --nocapture --test-threads 1`
 
+#![allow(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "figures for whoever runs it by hand"
+)]
+
 use std::fs;
 use std::path::Path;
 use std::rc::Rc;

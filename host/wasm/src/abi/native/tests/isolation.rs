@@ -372,3 +372,24 @@ fn an_instance_that_failed_is_made_anew_at_the_exchanges_end() {
         assert_eq!(module.usage().discarded(Discard::Failed), 1);
     }
 }
+
+#[test]
+fn an_instance_that_is_made_on_a_worker_has_no_more_time_than_at_load_and_a_little() {
+    // The third one, the first after load and worker, never comes out of `configure`.
+    let guest = counting().configure(
+        r#"(call $store.increment {"mine"} {"made"} (i64.const 1) (i64.const 0) (i32.const 64))
+        (if (i64.gt_s (i64.load (i32.const 72)) (i64.const 2)) (then
+            (loop $l (br_if $l (i32.const 1)))))"#,
+    );
+    for (carrier, isolation, time) in ways() {
+        let mut world = world(isolation, time);
+        world.limits.configure_time = Duration::from_secs(60);
+        let filter = world.filter(&guest, carrier);
+        run(&filter, Phase::RequestHead, &exchange_with_id(1)).unwrap();
+        let error = run(&filter, Phase::RequestHead, &exchange_with_id(2)).unwrap_err();
+        let over = error.fault.overrun().unwrap();
+        assert_eq!(over.limit, Limit::ConfigureTime, "{error}");
+        assert!(over.bound < 10_000_000, "{error}");
+        assert_eq!(error.phase, Phase::RequestHead);
+    }
+}
