@@ -18,6 +18,7 @@ fn every_test_that_is_named_is_one() {
             text.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
+        // A crate's own tests are named by their module.
         if !is_word(module) || !is_word(test) || test == "tests" {
             continue;
         }
