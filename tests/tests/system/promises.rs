@@ -25,7 +25,7 @@ fn every_test_that_is_named_is_one() {
         named += 1;
         let file = root.join(format!("tests/system/{module}.rs"));
         let source = std::fs::read_to_string(file).unwrap_or_default();
-        if !source.contains(&format!("fn {test}()")) {
+        if !source.contains(&format!("fn {test}(")) {
             missing.push(format!("{module}::{test}"));
         }
     }
