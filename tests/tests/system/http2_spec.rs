@@ -1,6 +1,8 @@
 //! HTTP/2 frame by frame (RFC 9113) and hpack (RFC 7541), as a client that does everything wrong once: each rule of
 //! theirs that a client can break, and what a server owes it.
 
+use tidegate_tests::certs::Authority;
+use tidegate_tests::client::Tls;
 use tidegate_tests::frames::{
     ACK, CANCEL, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, END_STREAM,
     FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, Fate, Field, GET, GOAWAY, HEADERS, Http2, PADDED, PING,
@@ -11,6 +13,7 @@ use tidegate_tests::frames::{
 use tidegate_tests::gateway::{Gateway, Setup};
 use tidegate_tests::upstream::{Scripted, Upstream};
 use tidegate_tests::wait::until;
+use tidegate_tests::wire::Wire;
 
 /// What a server owes for some bytes behind the handshake.
 enum Owed {
@@ -34,8 +37,28 @@ async fn gateway() -> (Gateway, Upstream) {
     (gateway, upstream)
 }
 
-async fn pays(gateway: &Gateway, bytes: &[u8], owed: &Owed) -> Result<(), Fate> {
-    let mut client = Http2::connect(gateway.http()).await;
+/// The same with TLS besides.
+async fn secured() -> (Gateway, Upstream, Authority) {
+    let upstream = Upstream::echo().await;
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    let gateway = Setup::before(&upstream)
+        .file("cert.pem", &identity.certificate)
+        .file("cert.key", &identity.key)
+        .toml("[[server.tls]]\nlisten = [\"127.0.0.1:0\"]\ncertificate = \"cert.pem\"\nkey = \"cert.key\"")
+        .start()
+        .await;
+    (gateway, upstream, authority)
+}
+
+async fn connect_tls(gateway: &Gateway, authority: &Authority) -> Http2 {
+    let tls = Tls::connect(gateway.https(), "localhost", authority.client(&["h2"])).await;
+    let mut client = Http2::over(Wire::over_tls(tls.expect("a handshake")));
+    client.begin(&[]).await;
+    client
+}
+
+async fn pays(mut client: Http2, bytes: &[u8], owed: &Owed) -> Result<(), Fate> {
     // It may be gone before it has taken all.
     client.try_send(bytes).await;
     let fate = match owed {
@@ -55,12 +78,18 @@ async fn pays(gateway: &Gateway, bytes: &[u8], owed: &Owed) -> Result<(), Fate> 
     if paid { Ok(()) } else { Err(fate) }
 }
 
+/// Sends each piece in the clear and over TLS.
 async fn all_pay(cases: Vec<(&str, Vec<u8>, Owed)>) {
-    let (gateway, upstream) = gateway().await;
+    let (gateway, upstream, authority) = secured().await;
     let mut wrong = Vec::new();
     for (name, bytes, owed) in &cases {
-        if let Err(fate) = pays(&gateway, bytes, owed).await {
+        let client = Http2::connect(gateway.http()).await;
+        if let Err(fate) = pays(client, bytes, owed).await {
             wrong.push(format!("{name}: {fate:?}"));
+        }
+        let client = connect_tls(&gateway, &authority).await;
+        if let Err(fate) = pays(client, bytes, owed).await {
+            wrong.push(format!("{name} over TLS: {fate:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -694,7 +723,7 @@ fn instead(name: &[u8], value: &'static [u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn malformed_requests_are_refused_and_never_forwarded() {
-    let (gateway, upstream) = gateway().await;
+    let (gateway, upstream, authority) = secured().await;
     let mut cases: Vec<(String, Vec<u8>)> = Vec::new();
     let mut case = |name: &str, bytes: Vec<u8>| cases.push((name.to_owned(), bytes));
     // Section 8.2.1: what is no field.
@@ -803,8 +832,13 @@ async fn malformed_requests_are_refused_and_never_forwarded() {
     );
     let mut wrong = Vec::new();
     for (name, bytes) in &cases {
-        if let Err(fate) = pays(&gateway, bytes, &Refusal).await {
+        let client = Http2::connect(gateway.http()).await;
+        if let Err(fate) = pays(client, bytes, &Refusal).await {
             wrong.push(format!("{name}: {fate:?}"));
+        }
+        let client = connect_tls(&gateway, &authority).await;
+        if let Err(fate) = pays(client, bytes, &Refusal).await {
+            wrong.push(format!("{name} over TLS: {fate:?}"));
         }
         let seen = upstream.seen();
         if seen.iter().any(|seen| seen.whole) {

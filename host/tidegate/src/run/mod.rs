@@ -18,6 +18,7 @@ mod filters;
 mod listen;
 mod listeners;
 mod pass;
+mod pulse;
 mod settle;
 mod signals;
 mod stamp;
