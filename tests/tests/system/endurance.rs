@@ -210,7 +210,7 @@ async fn gone(address: SocketAddr, end: Instant) {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
         ];
         wire.send(pieces[number % pieces.len()]).await;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             wire.reset();
         }
         number += 1;
