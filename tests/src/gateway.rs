@@ -382,6 +382,23 @@ impl Gateway {
         number.unwrap().parse().unwrap()
     }
 
+    /// The processes that the proxy has started and that still run.
+    pub fn children(&self) -> Vec<Pid> {
+        let own = self.child.id();
+        let threads = std::fs::read_dir(format!("/proc/{own}/task")).unwrap();
+        let children = threads.filter_map(Result::ok).filter_map(|thread| {
+            // A thread that has ended meanwhile has none.
+            std::fs::read_to_string(thread.path().join("children")).ok()
+        });
+        let numbers: Vec<i32> = children
+            .flat_map(|text| {
+                let numbers = text.split_whitespace();
+                numbers.map(|it| it.parse().unwrap()).collect::<Vec<i32>>()
+            })
+            .collect();
+        numbers.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
     /// How much of the processor the proxy has used so far.
     pub fn processor(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());

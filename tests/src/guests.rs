@@ -309,9 +309,16 @@ impl Guest {
     /// # Panics
     /// If its text is no module.
     pub fn build(&self) -> Vec<u8> {
-        let text = self.to_text();
-        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+        to_wasm(&self.to_text())
     }
+}
+
+/// A module from its text.
+///
+/// # Panics
+/// If its text is no module.
+pub fn to_wasm(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A filter that sets a field of every response.

@@ -213,6 +213,11 @@ impl Upstream {
         self.seen.lock().unwrap().len()
     }
 
+    /// Forgets the requests that came.
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     /// How many connections came.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
@@ -229,8 +234,11 @@ where
         let answer = handler(request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // What is too much is for the proxy to say.
+    builder.http1().max_headers(1000);
     // A broken connection is what some tests are about.
-    let _seen_by_the_proxy = auto::Builder::new(TokioExecutor::new())
+    let _seen_by_the_proxy = builder
         .serve_connection_with_upgrades(TokioIo::new(io), service)
         .await;
 }

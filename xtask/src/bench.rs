@@ -4,6 +4,7 @@
 mod install;
 mod machine;
 mod measure;
+mod micro;
 mod peer;
 mod process;
 mod report;
@@ -58,6 +59,12 @@ pub(crate) struct Options {
     /// The tidegate to measure. Default: it is built for release.
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Run the micro-benchmarks in place of all this, and compare them with the committed results.
+    #[arg(long, conflicts_with_all = ["peers", "workloads", "rounds", "seconds", "binary", "install"])]
+    micro: bool,
+    /// Make the results of the micro-benchmarks the committed ones.
+    #[arg(long, requires = "micro")]
+    bless: bool,
     /// Install what is missing (wrk, h2load, nginx, HAProxy) with apt-get.
     #[arg(long)]
     install: bool,
@@ -90,8 +97,11 @@ impl Options {
     }
 }
 
-/// Measures, prints the tables, and keeps them if they are whole.
-pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+/// Measures, prints the tables, and keeps them if they are whole. Says whether no micro-benchmark became slower.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
+    if options.micro {
+        return micro::run(workspace, options.bless);
+    }
     machine::check()?;
     install::check(options.peers(), options.install)?;
     let stopped = Arc::new(AtomicBool::new(false));
@@ -133,7 +143,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     } else {
         println!("not kept: docs/benchmarks.md holds whole tables only");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Builds everything that is measured. Gives the proxy's binary.

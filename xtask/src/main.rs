@@ -47,6 +47,9 @@ enum Task {
     },
     /// Build everything, then run all tests: unit, documentation, system.
     Test {
+        /// Also what takes hours: 1,000 reloads, an hour of mixed load.
+        #[arg(long)]
+        long: bool,
         /// Handed to every `cargo test`, as in `cargo xtask test reload -- --nocapture`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -81,9 +84,9 @@ fn run(task: &Task) -> Result<bool> {
     let workspace = Workspace::find()?;
     match task {
         Task::Plugins { components } => plugins::run(&workspace, *components).map(|()| true),
-        Task::Test { arguments } => test::run(&workspace, arguments),
+        Task::Test { long, arguments } => test::run(&workspace, *long, arguments),
         Task::Demo { once } => demo::run(&workspace, *once),
-        Task::Bench(options) => bench::run(&workspace, options).map(|()| true),
+        Task::Bench(options) => bench::run(&workspace, options),
         Task::Fuzz(options) => fuzz::run(&workspace, options),
         Task::Lint => lint::run(&workspace),
     }

@@ -22,6 +22,9 @@ const STAGES: [(&str, &[&str]); 3] = [
     ("system tests through the real binary", &["--test", "*"]),
 ];
 
+/// The variable that tests look at which have a short and a long form.
+const LONG: &str = "TIDEGATE_TEST_LONG";
+
 /// What libtest counts, added up.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Count {
@@ -30,9 +33,9 @@ struct Count {
     ignored: u64,
 }
 
-/// Builds and runs everything; `arguments` go to each `cargo test`. The last line is the sum. Says whether
-/// all passed.
-pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
+/// Builds and runs everything; `arguments` go to each `cargo test`, and `long` tests take as long as they can. The last
+/// line is the sum. Says whether all passed.
+pub(crate) fn run(workspace: &Workspace, long: bool, arguments: &[String]) -> Result<bool> {
     let start = Instant::now();
     plugins::run(workspace, true)?;
     // One build for all: system tests start the binary, which cargo builds for no other package's tests.
@@ -45,7 +48,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
     let mut broken = Vec::new();
     for (name, selection) in STAGES {
         println!("\n== {name}");
-        let good = for_each_line(&mut stage(workspace, selection, arguments), |line| {
+        let mut stage = stage(workspace, selection, arguments);
+        if long {
+            stage.env(LONG, "1");
+        }
+        let good = for_each_line(&mut stage, |line| {
             println!("{line}");
             sum.add_line(line);
         })?;

@@ -17,18 +17,18 @@ pub enum PathError {
     #[error("the path has a character that may not stand there")]
     BadCharacter,
     /// An escape that servers read in different ways: `%2F`, `%5C`, `%00`, `%23`, `%3B`, `%3F` or a control
-    /// character.
-    #[error("the path has an escaped character that servers read in different ways")]
+    /// character; or a dot segment with a parameter, `..;x`.
+    #[error("the path has a part that servers read in different ways")]
     Ambiguous,
 }
 
-/// What to do with escapes that servers read in different ways.
+/// What to do with parts of a path that servers read in different ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ambiguous {
     /// No normal form: [`PathError::Ambiguous`].
     #[default]
     Refuse,
-    /// Kept as they are, in upper case. Control characters are refused all the same.
+    /// Kept as they are, escapes in upper case. Control characters are refused all the same.
     Keep,
 }
 
@@ -47,6 +47,11 @@ pub fn normalise(path: &str, ambiguous: Ambiguous) -> Result<Cow<'_, str>, PathE
         return Ok(Cow::Borrowed(path));
     }
     let decoded = decode(bytes, ambiguous)?;
+    // Servers that take parameters off a segment read `/..;x` as `/..`.
+    let hides_dots = ["/.;", "/..;"].iter().any(|dots| decoded.contains(dots));
+    if hides_dots && ambiguous == Ambiguous::Refuse {
+        return Err(PathError::Ambiguous);
+    }
     Ok(Cow::Owned(remove_dot_segments(&decoded)))
 }
 
@@ -179,6 +184,17 @@ mod tests {
             normalise("/a/b.c/~d;x=1", Ambiguous::Refuse),
             Ok(Cow::Borrowed(_))
         ));
+    }
+
+    #[test]
+    fn a_parameter_hides_no_dots() {
+        for path in ["/a/..;/b", "/a/..;x=1", "/.;/b", "/a/%2e%2e;/b", "/%2E;x"] {
+            assert_eq!(normal(path), Err(PathError::Ambiguous), "{path}");
+            assert!(normalise(path, Ambiguous::Keep).is_ok(), "{path}");
+        }
+        for path in ["/a;..", "/...;x", "/a..;x", "/;..", "/.a;x"] {
+            assert!(normal(path).is_ok(), "{path}");
+        }
     }
 
     #[test]

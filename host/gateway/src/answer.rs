@@ -67,6 +67,8 @@ pub(crate) enum Failure {
     NoUpstream,
     /// The request has been here before.
     Loop,
+    /// The request may not go any further, by its own Max-Forwards (RFC 9110 section 7.6.2). No failure of anybody's.
+    LastHop,
     /// A filter failed, or there is none to call, and its policy is `closed`.
     Filter,
     /// A filter failed so often that it is not called for a while, and its policy is `closed`.
@@ -149,6 +151,7 @@ impl Failure {
             Failure::Client(fault) => return fault.told(),
             Failure::NoRoute => (404, "no_route", "nothing is here"),
             Failure::NoUpstream => (502, "no_upstream", "no upstream is configured"),
+            Failure::LastHop => (200, "last_hop", "the request goes no further"),
             Failure::Loop => (508, "loop", "the request has been here before"),
             Failure::Filter => (503, "filter", "the service is not available"),
             Failure::Quarantined => (503, "filter_quarantined", "the service is not available"),
@@ -217,7 +220,7 @@ impl Failure {
     pub(crate) fn answer(&self, manner: Manner, request_id: &HeaderValue) -> Answer {
         let told = self.told();
         let mut answer = manner.small(told.status, told.text, request_id);
-        if told.status == StatusCode::METHOD_NOT_ALLOWED {
+        if told.status == StatusCode::METHOD_NOT_ALLOWED || matches!(self, Failure::LastHop) {
             let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
             answer.fields.insert(header::ALLOW, methods);
         }

@@ -57,8 +57,13 @@ impl Turn {
         }
     }
 
+    /// Whether a call may be made at once.
+    fn is_free(&self) -> bool {
+        self.running.borrow().is_none()
+    }
+
     fn poll_free(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.running.borrow().is_none() {
+        if self.is_free() {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -145,6 +150,23 @@ impl Given {
             _ => false,
         }
     }
+}
+
+/// What a filter decided, besides an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    Continue,
+    /// The head stays until the body is here.
+    Hold,
+    /// Nothing: it failed, and the exchange goes on without it.
+    LeftOut,
+}
+
+/// A head's callback that was begun.
+pub(crate) enum HeadCall {
+    Ended(Result<Said, Stop>),
+    /// Put aside, so that those that end at once move few bytes.
+    Waits(Box<Call>),
 }
 
 /// When and where a call is made.
@@ -310,7 +332,43 @@ impl Chain {
         }
     }
 
-    /// Counts a call, and turns what it said into what happens next.
+    /// Calls a filter for a head. Most decide at once, and for those nothing is put aside.
+    pub(crate) fn call_head(self: &Rc<Self>, moment: Moment) -> HeadCall {
+        if self.turn.is_over() {
+            return HeadCall::Ended(Err(Stop::over()));
+        }
+        if !self.turn.is_free() {
+            return HeadCall::Waits(Box::new(Call::new(self, moment, Given::Nothing)));
+        }
+        let live = self.live_filter(moment.position);
+        let found = live.and_then(|live| live.get(self.worker.filter_services()));
+        let (Some(live), Some(filter)) = (live, found) else {
+            return HeadCall::Ended(Ok(Said::LeftOut));
+        };
+        let Stage { phase, .. } = moment.stage;
+        self.called.set(moment.position);
+        let original = self.present(live, moment.stage, Given::Nothing);
+        let began = self.begin(live, phase, &original);
+        match filter.call(phase, moment.end, &self.exchange) {
+            Outcome::Ready(result) => {
+                HeadCall::Ended(self.judge(Some(live), moment, began, result))
+            }
+            Outcome::Pending(call) => {
+                let ticket = self.turn.take(call);
+                HeadCall::Waits(Box::new(Call {
+                    chain: Rc::clone(self),
+                    moment,
+                    state: State::Running {
+                        ticket,
+                        began,
+                        original,
+                    },
+                }))
+            }
+        }
+    }
+
+    /// Takes back what a callback was about, and says what happens next.
     fn settle(
         &self,
         moment: Moment,
@@ -318,11 +376,33 @@ impl Chain {
         original: Given,
         result: Result<Flow, FilterError>,
     ) -> Result<Done, Stop> {
+        let became = self.collect(moment.stage, &original);
+        let live = self.live_filter(moment.position);
+        let said = self.judge(live, moment, began, result)?;
+        if said == Said::LeftOut {
+            // Pieces and trailers go on as they came.
+            return Ok(Done::left_out(original));
+        }
+        Ok(Done {
+            holds: said == Said::Hold,
+            changed: became.differs(&original),
+            given: became,
+            left_out: false,
+        })
+    }
+
+    /// Counts a call, and turns what it said into what happens next.
+    fn judge(
+        &self,
+        live: Option<&LiveFilter>,
+        moment: Moment,
+        began: Began,
+        result: Result<Flow, FilterError>,
+    ) -> Result<Said, Stop> {
         let Moment {
             position, stage, ..
         } = moment;
-        let became = self.collect(stage, &original);
-        let figures = self.live_filter(position).map(|filter| &filter.figures);
+        let figures = live.map(|filter| &filter.figures);
         if let Some(figures) = figures {
             let took = figures.end(began);
             self.add_time(took);
@@ -338,11 +418,10 @@ impl Chain {
                 if !stage.head_open {
                     self.exchange.borrow_mut().end_call();
                 }
-                return Ok(Done {
-                    holds: flow == Flow::Hold,
-                    changed: became.differs(&original),
-                    given: became,
-                    left_out: false,
+                return Ok(if flow == Flow::Hold {
+                    Said::Hold
+                } else {
+                    Said::Continue
                 });
             }
             Ok(Flow::Answer) => {
@@ -362,17 +441,14 @@ impl Chain {
             Err(error) => error,
         };
         self.note_failed(position, &error);
-        let busy = is_over(&error, Limit::Instances);
-        self.leave_out(
-            position,
-            if busy {
-                Failure::Instances
-            } else {
-                Failure::Filter
-            },
-        )?;
-        // Pieces and trailers go on as they came, heads and properties as they were.
+        let failure = if is_over(&error, Limit::Instances) {
+            Failure::Instances
+        } else {
+            Failure::Filter
+        };
+        self.leave_out(position, failure)?;
+        // Heads and properties go on as they were.
         self.exchange.borrow_mut().undo();
-        Ok(Done::left_out(original))
+        Ok(Said::LeftOut)
     }
 }

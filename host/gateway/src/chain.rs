@@ -19,7 +19,7 @@ use tidegate_core::phase::Phase;
 use tokio::runtime::Handle;
 
 use crate::answer::{self, Failure, Manner};
-use crate::call::{Call, Done, Given, Moment, Turn, is_over};
+use crate::call::{Call, Done, Given, HeadCall, Moment, Said, Turn, is_over};
 use crate::figures::Began;
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
@@ -61,6 +61,14 @@ impl Stop {
     pub(crate) fn over() -> Self {
         Failure::Client(answer::ClientFault::BodyBroken).into()
     }
+}
+
+/// What is left of a filter's part in one direction when its head's callback was begun.
+enum Rest {
+    /// The callback itself: it waits.
+    Call(Box<Call>),
+    /// The body.
+    Body { holds: bool },
 }
 
 /// An exchange on its way through the filters of its route.
@@ -129,8 +137,12 @@ impl Chain {
     pub(crate) async fn request(self: &Rc<Self>, mut body: Body) -> Result<Body, Stop> {
         for (position, step) in self.steps().iter().enumerate() {
             self.entered.set(position + 1);
-            if self.enter(position)? && !step.request.is_nothing() {
-                body = self.pass(position, step, Direction::Request, body).await?;
+            if !self.enter(position)? {
+                continue;
+            }
+            if let Some(rest) = self.head(position, step, Direction::Request, &body)? {
+                let direction = Direction::Request;
+                body = self.rest(position, step, direction, body, rest).await?;
             }
         }
         Ok(body)
@@ -169,32 +181,62 @@ impl Chain {
             let Some(step) = self.step(position) else {
                 continue;
             };
-            if step.response.is_nothing() {
-                continue;
-            }
-            body = match self.pass(position, step, Direction::Response, body).await {
-                Ok(body) => body,
-                Err(stop) => self.adopt(stop),
+            let direction = Direction::Response;
+            let passed = match self.head(position, step, direction, &body) {
+                Ok(None) => continue,
+                Ok(Some(rest)) => self.rest(position, step, direction, body, rest).await,
+                Err(stop) => Err(stop),
             };
+            body = passed.unwrap_or_else(|stop| self.adopt(stop));
         }
         body
     }
 
-    /// One filter, one direction.
-    async fn pass(
+    /// One filter's part in a head. Says what is left to do; for most filters, nothing.
+    fn head(
+        self: &Rc<Self>,
+        position: usize,
+        step: &Step,
+        direction: Direction,
+        body: &Body,
+    ) -> Result<Option<Rest>, Stop> {
+        let needs = step.needs(direction);
+        if needs.is_nothing() || self.skipped.has(position) {
+            return Ok(None);
+        }
+        let end = body.is_end_stream();
+        let mut said = Said::Continue;
+        if needs.head {
+            let moment = self.moment(position, direction.head(), true, end);
+            said = match self.call_head(moment) {
+                HeadCall::Ended(said) => said?,
+                HeadCall::Waits(call) => return Ok(Some(Rest::Call(call))),
+            };
+        }
+        let more =
+            needs.body == Wish::Whole || !end && (needs.body == Wish::Pieces || needs.trailers);
+        Ok(match said {
+            Said::Hold => Some(Rest::Body { holds: true }),
+            Said::Continue if more => Some(Rest::Body { holds: false }),
+            Said::Continue | Said::LeftOut => None,
+        })
+    }
+
+    /// The rest of one filter's part in one direction.
+    async fn rest(
         self: &Rc<Self>,
         position: usize,
         step: &Step,
         direction: Direction,
         body: Body,
+        rest: Rest,
     ) -> Result<Body, Stop> {
         let needs = step.needs(direction);
         let end = body.is_end_stream();
-        let mut holds = false;
-        if needs.head {
-            let moment = self.moment(position, direction.head(), true, end);
-            holds = self.call(moment, Given::Nothing).await?.holds;
-        }
+        let holds = match rest {
+            Rest::Body { holds } => holds,
+            Rest::Call(mut call) => poll_fn(|cx| call.poll(cx)).await?.holds,
+        };
         if self.skipped.has(position) {
             return Ok(body);
         }
@@ -293,6 +335,9 @@ impl Chain {
     pub(crate) fn note(&self, failure: &Failure) {
         let reason = failure.told().reason;
         self.reason.set(Some(reason));
+        if let Failure::LastHop = failure {
+            return;
+        }
         let of_client = failure.of_client().is_some();
         if of_client {
             self.worker.figures.client_error(reason);

@@ -2,7 +2,7 @@
 //! Sends nothing itself.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, StatusCode, Uri, Version};
+use http::{Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use tidegate_core::body::Body;
 use tidegate_core::exchange::{Exchange, ResponseHead};
@@ -15,6 +15,7 @@ use crate::forwarded::Hop;
 use crate::head;
 use crate::settings::Settings;
 use crate::signals::Signals;
+use crate::trailers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -49,6 +50,9 @@ pub(crate) fn request(
         .hop
         .append(&mut fields, &head.scheme, aside.host.as_ref());
     fields.insert(REQUEST_ID, exchange.request_id.clone());
+    if head.method == Method::OPTIONS {
+        count_down(&mut fields)?;
+    }
     if let Some(name) = &terms.settings.via {
         add_via(&mut fields, name, head.version)?;
     }
@@ -62,6 +66,10 @@ pub(crate) fn request(
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     frame(&mut fields, aside, &body);
+    let body = match &aside.trailer {
+        Some(announced) => trailers::bounded(body, announced, &fields),
+        None => body,
+    };
     let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = Uri::from(head.target.clone());
@@ -98,6 +106,25 @@ fn host(exchange: &Exchange, terms: &Terms<'_>) -> Option<HeaderValue> {
 /// The host of an upstream's first endpoint, for requests that do not carry the client's.
 pub(crate) fn host_of(upstream: &Upstream) -> Option<String> {
     upstream.config().endpoints.first().map(Endpoint::authority)
+}
+
+/// Counts Max-Forwards down. What is no number is taken out: nobody behind us could count it either.
+fn count_down(fields: &mut HeaderMap) -> Result<(), Failure> {
+    let Some(value) = fields.remove(header::MAX_FORWARDS) else {
+        return Ok(());
+    };
+    match value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok())
+    {
+        Some(0) => Err(Failure::LastHop),
+        Some(left) => {
+            fields.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1));
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 fn add_via(fields: &mut HeaderMap, name: &str, version: Version) -> Result<(), Failure> {

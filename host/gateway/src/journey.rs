@@ -78,12 +78,7 @@ impl Journey {
         let admitted = admit::admit(&worker, &connection, parts, found);
         let limits = &worker.shared.settings.limits;
         let journey = Journey {
-            upload: Upload::new(
-                incoming,
-                limits,
-                admitted.aside.expects,
-                admitted.manner.is_grpc(),
-            ),
+            upload: Upload::new(incoming, limits, &admitted.aside, admitted.manner.is_grpc()),
             chain: Rc::new(Chain::new(worker, admitted.exchange, admitted.manner)),
             connection,
             place,

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -15,7 +16,9 @@ use tidegate_core::body::{Body, BodyError};
 use tidegate_core::fields;
 use tokio::time::{Instant, Sleep};
 
+use crate::admit::Aside;
 use crate::settings::Limits;
+use crate::trailers;
 
 /// How much of a body that nobody wants is read, and for how long, before the connection is closed instead.
 const DRAIN_BYTES: u64 = 256 * 1024;
@@ -28,6 +31,8 @@ pub(crate) struct Upload {
     patience: Duration,
     /// Bytes a second that must come until the response begins.
     rate: u64,
+    /// The names of the trailers that were announced.
+    announced: Vec<HeaderName>,
     answered: Cell<bool>,
     /// Whether the client waits to be asked for it.
     expects: bool,
@@ -37,11 +42,11 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    /// `expects` says that the client sends it only when it is asked to, `at_leisure` that it may take its time.
+    /// `aside` is what its head said of it, `at_leisure` that it may take its time.
     pub(crate) fn new(
         incoming: Incoming,
         limits: &Limits,
-        expects: bool,
+        aside: &Aside,
         at_leisure: bool,
     ) -> Rc<Self> {
         Rc::new(Upload {
@@ -49,8 +54,9 @@ impl Upload {
             limit: limits.max_body.unwrap_or(u64::MAX),
             patience: limits.body_idle_timeout,
             rate: if at_leisure { 0 } else { limits.min_body_rate },
+            announced: aside.trailer.iter().flat_map(trailers::announced).collect(),
             answered: Cell::new(false),
-            expects,
+            expects: aside.expects,
             asked: Cell::new(false),
             seen: Cell::new(0),
             abandoned: Cell::new(true),
@@ -124,6 +130,7 @@ impl Upload {
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             clean_trailers(trailers);
+            trailers::keep(trailers, &self.announced);
         }
         Ok(frame)
     }

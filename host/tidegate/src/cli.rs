@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+#[cfg(target_os = "linux")]
+use crate::compiler::child;
 use crate::config::{self, Admin};
 
 /// Version and commit.
@@ -129,6 +131,10 @@ pub(crate) enum Command {
     /// Print the JSON Schema of the configuration
     #[command(after_help = SCHEMA_HELP)]
     Schema(SchemaArgs),
+    /// Compile one filter, for the program itself
+    #[cfg(target_os = "linux")]
+    #[command(name = child::COMMAND, hide = true)]
+    CompileFilter(child::CompileArgs),
 }
 
 /// Where the configuration comes from.

@@ -3,6 +3,7 @@
 
 mod cli;
 mod commands;
+mod compiler;
 mod config;
 mod diagnostic;
 mod load;
@@ -22,6 +23,12 @@ use crate::cli::{Cli, Command};
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // What it says goes to whoever started it, as it is.
+    #[cfg(target_os = "linux")]
+    if let Command::CompileFilter(args) = &cli.command {
+        return compiler::child::run(args);
+    }
+    compiler::this_is_the_program();
     let _log = match logging::start(&cli.log) {
         Ok(guard) => guard,
         Err(error) => {
@@ -34,5 +41,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => commands::check::run(&args.options()),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Schema(args) => commands::schema::run(&args),
+        #[cfg(target_os = "linux")]
+        Command::CompileFilter(args) => compiler::child::run(&args),
     }
 }

@@ -1,6 +1,7 @@
 //! From a file to a filter that has accepted its configuration: read, compile, load. It must not know when this
 //! happens, nor what runs already.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,15 +9,16 @@ use tidegate_core::filter::FilterModule;
 use tidegate_core::services::Services;
 use tidegate_wasm::{Allow, Compiled, Engine, EngineError, EngineOptions, LoadError, LoadOptions};
 
-use crate::config::checked::{Filter, Server};
-use crate::plugins::{self, MAX_PLUGIN};
+use crate::compiler;
+use crate::config::checked::{Compile, Filter, Server};
+use crate::plugins;
 
 /// Why a file is no filter that could be put into service. The file itself is named by the caller.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     /// It can't be read.
     #[error("it can't be read: {0}")]
-    Read(#[from] std::io::Error),
+    Read(#[from] io::Error),
     /// It is no filter, or can't be linked, or refused its configuration.
     #[error("{0}")]
     Load(#[from] LoadError),
@@ -29,8 +31,23 @@ pub(crate) enum Fault {
 pub(crate) fn engine(server: &Server) -> Result<Engine, EngineError> {
     Engine::new(EngineOptions {
         cache: server.cache.clone(),
+        max_file: server.compile.max_file,
+        compiler: compiler::with(server.compile),
         instances: server.filter_pool.instances,
         stack: server.filter_pool.stack,
+    })
+}
+
+/// The engine when the configuration can't be read: without a cache, with the default bounds.
+///
+/// # Errors
+/// See [`EngineError`].
+pub(crate) fn engine_without_configuration() -> Result<Engine, EngineError> {
+    let bounds = Compile::default();
+    Engine::new(EngineOptions {
+        max_file: bounds.max_file,
+        compiler: compiler::with(bounds),
+        ..EngineOptions::default()
     })
 }
 
@@ -39,8 +56,22 @@ pub(crate) fn engine(server: &Server) -> Result<Engine, EngineError> {
 /// # Errors
 /// See [`Fault`].
 pub(crate) fn compile(engine: &Engine, file: &Path) -> Result<Arc<Compiled>, Fault> {
-    let bytes = plugins::read(file, MAX_PLUGIN)?;
+    let bytes = read(engine, file)?;
     Ok(engine.compile(&bytes)?)
+}
+
+/// Reads a plugin that is not larger than the engine takes.
+///
+/// # Errors
+/// See [`plugins::read`].
+pub(crate) fn read(engine: &Engine, file: &Path) -> io::Result<Vec<u8>> {
+    let bound = u64::try_from(engine.max_file()).unwrap_or(u64::MAX);
+    plugins::read(file, bound).map_err(|error| match error.kind() {
+        kind @ io::ErrorKind::FileTooLarge => {
+            io::Error::new(kind, format!("{error} (`max-file` in [server.compile])"))
+        }
+        _ => error,
+    })
 }
 
 /// Links a compiled plugin and lets it read its configuration.

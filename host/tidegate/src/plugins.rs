@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Mistake;
 
-/// The longest file that is read, in bytes.
+/// The longest plugin that is read whatever the configuration says, in bytes.
 pub(crate) const MAX_PLUGIN: u64 = 256 << 20;
 /// The longest settings or configuration file that is read, in bytes.
 pub(crate) const MAX_SETTINGS: u64 = 16 << 20;
@@ -81,9 +81,10 @@ pub(crate) fn read(file: &Path, limit: u64) -> io::Result<Vec<u8>> {
         .take(limit.saturating_add(1))
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!(
-            "it has more than {limit} bytes, which is the most that is read"
-        )));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {limit} bytes, which is the most that is read"),
+        ));
     }
     Ok(bytes)
 }

@@ -7,13 +7,12 @@ use wasmparser::{MemoryType, Parser, Payload, ValidPayload, Validator, WasmFeatu
 
 use tidegate_core::phase::Phase;
 
+use crate::bounds;
 use crate::contract;
 use crate::engine::Kind;
 use crate::error::LoadError;
 use crate::manifest::{self, Manifest};
 
-/// The largest file that is read, in bytes.
-pub(crate) const MAX_FILE: usize = 64 * 1024 * 1024;
 const PAGE: u64 = 64 * 1024;
 
 /// A file of a kind that this version runs, as far as it can be known without an engine.
@@ -59,9 +58,14 @@ pub(crate) struct Memories {
     pub(crate) max: Option<u64>,
 }
 
-/// Reads a file. `bodies` says whether functions' bodies are validated too; the compiler does that anyway.
-pub(crate) fn read(bytes: &[u8], bodies: bool) -> Result<Shape, LoadError> {
-    before_parsing(bytes).map_err(LoadError::NotAFilter)?;
+/// Reads a file of at most so many bytes. `bodies` says whether functions' bodies are looked at too; compiling does that
+/// anyway.
+pub(crate) fn read(bytes: &[u8], max_file: usize, bodies: bool) -> Result<Shape, LoadError> {
+    before_parsing(bytes, max_file).map_err(LoadError::NotAFilter)?;
+    bounds::sections(bytes).map_err(LoadError::NotAFilter)?;
+    if bodies {
+        bounds::functions(bytes).map_err(LoadError::NotAFilter)?;
+    }
     let parts = parse(bytes, bodies).map_err(LoadError::NotAFilter)?;
     let component = parts.component;
     let (imports, exports) = if component {
@@ -108,13 +112,13 @@ pub(crate) fn callback_of(export: &Item) -> Option<Result<contract::Callback, co
     }
 }
 
-fn before_parsing(bytes: &[u8]) -> Result<(), String> {
+fn before_parsing(bytes: &[u8], max_file: usize) -> Result<(), String> {
     if bytes.is_empty() {
         return Err("the file is empty".to_owned());
     }
-    if bytes.len() > MAX_FILE {
+    if bytes.len() > max_file {
         return Err(format!(
-            "the file has {} bytes, more than the {MAX_FILE} that are read",
+            "the file has {} bytes, more than the {max_file} that are read",
             bytes.len()
         ));
     }
@@ -136,7 +140,8 @@ fn before_parsing(bytes: &[u8]) -> Result<(), String> {
     } else if bytes.starts_with(b"\x28\xb5\x2f\xfd") {
         "the file is compressed with zstd: unpack it first"
     } else if bytes.starts_with(b"\x7fELF") {
-        "the file is a native program: build for the target wasm32-unknown-unknown"
+        "the file is a native program, or was compiled beforehand; neither is ever run: give the .wasm itself, built for \
+         wasm32-unknown-unknown"
     } else if ["(module", "(component", ";;", "(;"]
         .iter()
         .any(|start| text.starts_with(start))

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -16,11 +15,14 @@ use wasmtime::component::Component;
 use wasmtime::{EngineWeak, Module};
 
 use crate::abi;
+use crate::bounds;
 use crate::cache::Cache;
+use crate::compile::{self, Compiler};
 use crate::detect::{self, Shape};
 use crate::error::{EngineError, LoadError};
 use crate::manifest::Manifest;
 use crate::options::LoadOptions;
+use crate::pool;
 use crate::time::TICK;
 
 /// Settings of an [`Engine`].
@@ -29,6 +31,11 @@ pub struct EngineOptions {
     /// The folder of the compile cache, made if it is missing; none: no cache. Nobody else may be able to write
     /// into it: it holds code that runs in this process.
     pub cache: Option<PathBuf>,
+    /// The largest file that is compiled, in bytes.
+    pub max_file: usize,
+    /// Who compiles; none: the process itself, with no bound but on the file and its parts. A process that has
+    /// something to lose has another process do it.
+    pub compiler: Option<Arc<dyn Compiler>>,
     /// The most instances of all filters and workers together. Address space is reserved for them, memory is not.
     pub instances: u32,
     /// Bytes of stack that a guest's call may use.
@@ -36,9 +43,12 @@ pub struct EngineOptions {
 }
 
 impl Default for EngineOptions {
+    /// No cache, 64 MiB, the process itself, 1000 instances, 512 KiB.
     fn default() -> Self {
         EngineOptions {
             cache: None,
+            max_file: bounds::FILE,
+            compiler: None,
             instances: 1000,
             stack: 512 * 1024,
         }
@@ -54,6 +64,8 @@ struct Inner {
     /// What the runtime and its settings are, as far as compiled code depends on them.
     compatibility: u64,
     cache: Option<Cache>,
+    max_file: usize,
+    compiler: Option<Arc<dyn Compiler>>,
     /// Files that are compiled now, by digest, so that one file is one piece of code.
     compiled: Mutex<HashMap<String, Weak<Compiled>>>,
 }
@@ -73,6 +85,15 @@ pub(crate) enum Binary {
     Component(Component),
 }
 
+impl Binary {
+    fn serialize(&self) -> wasmtime::Result<Vec<u8>> {
+        match self {
+            Binary::Core(module) => module.serialize(),
+            Binary::Component(component) => component.serialize(),
+        }
+    }
+}
+
 impl Engine {
     /// Makes an engine and starts the thread that counts time for the guests. The thread ends when the engine and
     /// everything made by it is gone. A cache folder that can't be used is a warning, not an error.
@@ -80,7 +101,7 @@ impl Engine {
     /// # Errors
     /// See [`EngineError`].
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
-        let runtime = crate::pool::runtime(options.instances, options.stack)
+        let runtime = pool::runtime(options.instances, options.stack)
             .map_err(|error| EngineError::Runtime(format!("{error:#}")))?;
         let weak = runtime.weak();
         thread::Builder::new()
@@ -93,8 +114,15 @@ impl Engine {
             compatibility: hasher.finish(),
             runtime,
             cache: options.cache.as_deref().and_then(Cache::open),
+            max_file: options.max_file,
+            compiler: options.compiler,
             compiled: Mutex::default(),
         })))
+    }
+
+    /// The largest file that is compiled, in bytes.
+    pub fn max_file(&self) -> usize {
+        self.0.max_file
     }
 
     /// Compiles a file, or takes it from the cache. Heavy on the processor: not for the request's path.
@@ -106,7 +134,7 @@ impl Engine {
         if let Some(known) = self.lock().get(&digest).and_then(Weak::upgrade) {
             return Ok(known);
         }
-        let shape = detect::read(bytes, false)?;
+        let shape = detect::read(bytes, self.0.max_file, false)?;
         let checked = abi::check(&shape)?;
         let (contract, capabilities) = (checked.contract(), checked.capabilities());
         let binary = self.binary(bytes, &digest, shape.kind)?;
@@ -155,13 +183,9 @@ impl Engine {
                 }
             }
         }
-        let binary = self.build(bytes, kind)?;
+        let (binary, content) = self.build(bytes, kind).map_err(LoadError::Compile)?;
         if let Some(cache) = cache {
-            let content = match &binary {
-                Binary::Core(module) => module.serialize(),
-                Binary::Component(component) => component.serialize(),
-            };
-            match content {
+            match content.map_or_else(|| binary.serialize(), Ok) {
                 Ok(content) => cache.put(&key, &content),
                 Err(error) => tracing::warn!("a filter can't be cached: {error:#}"),
             }
@@ -169,29 +193,30 @@ impl Engine {
         Ok(binary)
     }
 
-    fn build(&self, bytes: &[u8], kind: Kind) -> Result<Binary, LoadError> {
-        let runtime = &self.0.runtime;
-        // A compiler that fails on some file must not take the process with it, as long as panics unwind.
-        let built = catch_unwind(AssertUnwindSafe(|| match kind {
-            Kind::NativeCore => Module::from_binary(runtime, bytes).map(Binary::Core),
-            Kind::NativeComponent => Component::from_binary(runtime, bytes).map(Binary::Component),
-        }));
-        built
-            .map_err(|_| LoadError::Compile("the compiler failed on it".to_owned()))?
-            .map_err(|error| LoadError::Compile(format!("{error:#}")))
+    /// Compiles, and gives the code for the cache too if it is at hand.
+    fn build(&self, bytes: &[u8], kind: Kind) -> Result<(Binary, Option<Vec<u8>>), String> {
+        let Some(compiler) = &self.0.compiler else {
+            return compile::here(&self.0.runtime, kind, bytes).map(|binary| (binary, None));
+        };
+        let content = compiler.compile(kind, bytes)?;
+        let binary = self
+            .revive(&content, kind)
+            .map_err(|error| format!("the compiler's result can't be used: {error:#}"))?;
+        Ok((binary, Some(content)))
     }
 
-    /// Makes code of a cache entry.
+    /// Makes code of a cache entry, or of what the compiler gave.
     #[expect(
         unsafe_code,
-        reason = "the runtime trusts compiled code that it is given; there is no other way to cache it"
+        reason = "the runtime trusts compiled code that it is given; there is no other way to keep it or to have it made elsewhere"
     )]
     fn revive(&self, content: &[u8], kind: Kind) -> wasmtime::Result<Binary> {
         let runtime = &self.0.runtime;
-        // SAFETY: the content must come from `serialize` of this runtime. It was written by `Engine::binary` into a
-        // folder that belongs to this process's user and that nobody else may write into (`Cache::open`), its
-        // checksum was compared (`Cache::get`), and its key names the file's content and the runtime's version and
-        // settings, which the runtime compares once more.
+        // SAFETY: the content must come from `serialize` or `precompile_*` of this runtime. Either a `Compiler` gave it,
+        // whose implementation vouches for that; or it was written by `Engine::binary` into a folder that belongs to
+        // this process's user and that nobody else may write into (`Cache::open`), its checksum was compared
+        // (`Cache::get`), and its key names the file's content. The runtime's version and settings are part of the key,
+        // and the runtime compares them once more in both cases.
         unsafe {
             match kind {
                 Kind::NativeCore => Module::deserialize(runtime, content).map(Binary::Core),
@@ -291,6 +316,8 @@ impl fmt::Display for Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const FILTER: &str = r#"(module
@@ -380,6 +407,95 @@ mod tests {
         std::fs::write(&file, b"").unwrap();
         let engine = engine(&file.join("cache"));
         engine.compile(&wat::parse_str(FILTER).unwrap()).unwrap();
+    }
+
+    /// Compiles in this process, and counts; or says what it was told to say.
+    #[derive(Debug, Default)]
+    struct Elsewhere {
+        says: Option<Result<Vec<u8>, String>>,
+        calls: AtomicUsize,
+    }
+
+    #[expect(unsafe_code, reason = "what is given is not run unless it is code")]
+    // SAFETY: it gives what `precompile` gave, or what the runtime refuses.
+    unsafe impl Compiler for Elsewhere {
+        fn compile(&self, kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            match &self.says {
+                Some(result) => result.clone(),
+                None => compile::precompile(kind, file),
+            }
+        }
+    }
+
+    #[test]
+    fn what_somebody_else_compiled_is_kept_and_not_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = wat::parse_str(FILTER).unwrap();
+        let compiler = Arc::new(Elsewhere::default());
+        for _ in 0..2 {
+            let options = EngineOptions {
+                cache: Some(folder.path().join("cache")),
+                compiler: Some(Arc::clone(&compiler) as Arc<dyn Compiler>),
+                ..EngineOptions::default()
+            };
+            let compiled = Engine::new(options).unwrap().compile(&bytes).unwrap();
+            assert_eq!(compiled.kind(), Kind::NativeCore);
+        }
+        assert_eq!(compiler.calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_the_compiler_says_is_told_and_what_is_no_code_is_refused() {
+        for (says, told) in [
+            (Err("it broke".to_owned()), "it can't be compiled: it broke"),
+            (
+                Ok(b"not code".to_vec()),
+                "it can't be compiled: the compiler's result can't be used",
+            ),
+        ] {
+            let options = EngineOptions {
+                compiler: Some(Arc::new(Elsewhere {
+                    says: Some(says),
+                    ..Elsewhere::default()
+                })),
+                ..EngineOptions::default()
+            };
+            let engine = Engine::new(options).unwrap();
+            let bytes = wat::parse_str(FILTER).unwrap();
+            let error = engine.compile(&bytes).unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_over_the_bound_is_refused_unread() {
+        let bytes = wat::parse_str(FILTER).unwrap();
+        let engine = Engine::new(EngineOptions {
+            max_file: bytes.len() - 1,
+            ..EngineOptions::default()
+        })
+        .unwrap();
+        let error = engine.compile(&bytes).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("more than the {}", bytes.len() - 1)),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_function_that_no_filter_needs_is_refused_before_it_is_compiled() {
+        let huge = format!(
+            "(module (func {}) {}",
+            "(nop)".repeat(2 << 20),
+            FILTER.trim_start_matches("(module")
+        );
+        let engine = Engine::new(EngineOptions::default()).unwrap();
+        let error = engine.compile(&wat::parse_str(huge).unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it can't be compiled: function 1 of its code has 2097154 bytes, and a function may have 1048576 at most"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::abi;
+use crate::bounds;
 use crate::detect::{self, ItemType};
 use crate::manifest::Manifest;
 
@@ -21,7 +22,7 @@ pub fn inspect(bytes: &[u8]) -> Report {
         memory: None,
         manifest: None,
     };
-    let shape = match detect::read(bytes, true) {
+    let shape = match detect::read(bytes, bounds::FILE, true) {
         Ok(shape) => shape,
         Err(error) => {
             report.kind = not_a_filter(&error);

@@ -6,7 +6,9 @@
 //! decides), `abi` (one folder for each ABI; the only place that knows a guest's memory).
 
 mod abi;
+mod bounds;
 mod cache;
+mod compile;
 mod contract;
 mod detect;
 mod engine;
@@ -20,6 +22,7 @@ mod options;
 mod pool;
 mod time;
 
+pub use compile::{Compiler, precompile};
 pub use engine::{Compiled, Engine, EngineOptions, Kind};
 pub use error::{EngineError, LoadError};
 pub use inspect::{MemoryRange, Report, inspect};

@@ -39,6 +39,11 @@ pub(crate) fn runtime(instances: u32, stack: usize) -> wasmtime::Result<wasmtime
     }
 }
 
+/// A runtime that only compiles, for one that [`runtime`] made: nothing of how instances are made is part of the code.
+pub(crate) fn compiler() -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&settings(HOST_STACK))
+}
+
 fn settings(stack: usize) -> Config {
     let mut config = Config::new();
     config

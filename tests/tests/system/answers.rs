@@ -188,3 +188,54 @@ async fn answers_arrive_byte_for_byte_with_a_filter_and_without() {
     }
     assert_eq!(seen[0], seen[1]);
 }
+
+#[tokio::test]
+async fn an_early_answer_arrives_even_if_the_upstream_slams_the_door() {
+    for number in 0..10 {
+        let upstream = Scripted::start(async |_, mut wire| {
+            wire.try_read_until(b"\r\n\r\n").await?;
+            wire.try_read_exact(64 * 1024).await?;
+            wire.try_send("HTTP/1.1 401 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+                .await?;
+            wire.reset();
+            Ok(())
+        })
+        .await;
+        let gateway = Setup::with_upstream("main", &upstream.url())
+            .route("/*", "main", &[])
+            .start()
+            .await;
+        let mut wire = gateway.wire().await;
+        wire.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+            .await;
+        // It goes on sending for as long as it is taken.
+        while !wire.has_something().await && wire.try_send([b'x'; 8192]).await.is_ok() {}
+        let answer = wire.read_message().await;
+        assert_eq!((answer.status(), &*answer.text()), (401, "no"), "{number}");
+        // The rest of the body is not waited for.
+        let rest = wire.rest_or_open().await;
+        assert_eq!(rest, "", "{number}");
+    }
+}
+
+#[tokio::test]
+async fn an_interim_answer_now_and_then_does_not_stop_the_clock() {
+    let upstream = Scripted::start(async |_, mut wire| {
+        wire.try_read_message().await?;
+        let mut now_and_then = tokio::time::interval(std::time::Duration::from_millis(100));
+        loop {
+            now_and_then.tick().await;
+            wire.try_send("HTTP/1.1 102 Processing\r\n\r\n").await?;
+        }
+    })
+    .await;
+    let gateway = Setup::new()
+        .toml(&format!(
+            "[upstream.main]\nendpoints = [\"{}\"]\nresponse-timeout = \"700ms\"",
+            upstream.url()
+        ))
+        .route("/*", "main", &[])
+        .start()
+        .await;
+    assert_eq!(gateway.get("/").await.status, 504);
+}

@@ -34,6 +34,9 @@ mod http1_framing;
 /// What the next server is sent, byte for byte, when a client tries to slip something through.
 mod smuggling;
 
+/// Every head that is refused, and that nothing of it goes on.
+mod refused_heads;
+
 /// What the client is sent, byte for byte, when an upstream does.
 mod answers;
 
@@ -42,6 +45,9 @@ mod http2;
 
 /// HTTP/2 frame by frame: each rule that a client can break.
 mod http2_spec;
+
+/// HTTP/2 requests that are none, by their fields.
+mod http2_messages;
 
 /// HTTP/2 clients that mean harm.
 mod http2_floods;
@@ -103,8 +109,14 @@ mod failures;
 /// Clients that are slow, greedy or gone.
 mod slow_clients;
 
+/// One meaning for what can be written in several ways, and one reason for each refusal.
+mod spelling;
+
 /// How many connections there may be, of whom, for how long.
 mod connection_bounds;
+
+/// That what the documents promise is tested.
+mod promises;
 
 /// The native contract from end to end, for both carriers.
 mod contract;
@@ -114,3 +126,12 @@ mod shipped;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
+
+/// Files that were made to harm whoever compiles or loads them.
+mod hostile_files;
+
+/// Filters that do what no filter should, each with neighbours that must not notice.
+mod hostile_guests;
+
+/// What many reloads, many requests and many connections leave behind.
+mod endurance;

@@ -188,3 +188,67 @@ async fn a_client_that_comes_and_goes_leaves_nothing_behind() {
     .await;
     assert_eq!(gateway.get("/").await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn many_clients_that_do_not_read_hold_little() {
+    let upstream = Upstream::stream(async |_| {
+        http::Response::new(tidegate_tests::client::Flood::body(b'x', 100 << 20))
+    })
+    .await;
+    let gateway = Setup::before(&upstream).start().await;
+    gateway.http1().await.start(get("/")).await.unwrap();
+    let memory = gateway.memory();
+    let mut clients = Vec::new();
+    for _ in 0..50 {
+        let mut wire = gateway.wire().await;
+        wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert!(wire.read_head().await.starts_with("HTTP/1.1 200 "));
+        clients.push(wire);
+    }
+    // Until nothing moves any more.
+    let grown = tidegate_tests::wait::settled("memory to stand still", || {
+        gateway.memory().saturating_sub(memory) / 256
+    })
+    .await
+        * 256;
+    assert!(grown < 50 * 1024, "50 clients took {grown} KiB");
+}
+
+#[tokio::test]
+async fn events_arrive_one_by_one_through_filters() {
+    let (sender, body) = streamed();
+    let body = std::sync::Mutex::new(Some(body));
+    let upstream = Upstream::stream(move |_| {
+        let body = body.lock().unwrap().take().unwrap();
+        let response = http::Response::builder().header("content-type", "text/event-stream");
+        std::future::ready(response.body(body).unwrap())
+    })
+    .await;
+    let filter = tidegate_tests::guests::Guest::new()
+        .sets_request_field("x-a", "1")
+        .sets_response_field("x-b", "2")
+        .build();
+    let gateway = Setup::with_upstream("main", &upstream.url())
+        .route("/*", "main", &["first", "second"])
+        .filter("first", &filter)
+        .filter("second", &filter)
+        .start()
+        .await;
+    let mut wire = gateway.wire().await;
+    wire.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+    let head = wire.read_head().await;
+    assert!(head.contains("text/event-stream"), "{head}");
+    let mut sender = sender;
+    let mut slowest = Duration::ZERO;
+    for number in 0..20 {
+        // The next one is not made before this one is here.
+        let event = format!("data: {number}\n\n");
+        let begun = std::time::Instant::now();
+        sender.send_data(event.clone().into()).await.unwrap();
+        let chunk = wire.try_read_chunk().await.unwrap().unwrap();
+        slowest = slowest.max(begun.elapsed());
+        assert_eq!(String::from_utf8(chunk).unwrap(), event);
+    }
+    // Some milliseconds, on a machine with nothing else to do.
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+}

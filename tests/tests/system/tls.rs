@@ -5,7 +5,7 @@ use rustls::HandshakeKind;
 use tidegate_tests::certs::{Authority, Identity};
 use tidegate_tests::client::{Client, Tls, get, post};
 use tidegate_tests::gateway::{Gateway, Setup};
-use tidegate_tests::upstream::{Echo, Upstream};
+use tidegate_tests::upstream::{Echo, Scripted, Upstream};
 use tidegate_tests::wait::{until, within};
 use tidegate_tests::wire::Wire;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -489,4 +489,68 @@ async fn a_request_in_the_smallest_of_records_is_a_request() {
     let body = "x".repeat(100_000);
     let reply = client.send(post("/", body.clone())).await;
     assert_eq!(reply.echo().body, body);
+}
+
+#[tokio::test]
+async fn what_an_upstream_broke_off_has_no_good_end_inside_tls_either() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost"]);
+    for broken in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart",
+    ] {
+        let upstream = Scripted::answering_once(broken).await;
+        let gateway = secured(
+            Setup::with_upstream("main", &upstream.url()).route("/*", "main", &[]),
+            &[("cert", &identity)],
+        )
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .start()
+        .await;
+        // Where nothing but the end of the connection ends the body, `close_notify` would say that it is whole.
+        for version in ["1.0", "1.1"] {
+            let mut tls = Tls::connect(
+                gateway.https(),
+                "localhost",
+                authority.client(&["http/1.1"]),
+            )
+            .await
+            .unwrap();
+            let request = format!("GET / HTTP/{version}\r\nHost: localhost\r\n\r\n");
+            tls.0.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let end = within("the end", tls.0.read_to_end(&mut answer)).await;
+            let text = String::from_utf8_lossy(&answer);
+            assert!(text.contains("part"), "{version}: {text}");
+            let is_cut = text.contains("content-length: 100") || !text.ends_with("0\r\n\r\n");
+            assert!(is_cut, "{version}: {text}");
+            if !text.contains("content-length") && !text.contains("transfer-encoding") {
+                assert!(end.is_err(), "{version}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn unknown_names_are_refused_where_that_is_wanted() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost", "127.0.0.1"]);
+    let upstream = Upstream::echo().await;
+    let gateway = secured(Setup::before(&upstream), &[("cert", &identity)])
+        .server("tls-unknown-names = \"refuse\"")
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .start()
+        .await;
+    for name in ["localhost", "LOCALHOST", "127.0.0.1"] {
+        let tls = Tls::connect(gateway.https(), name, authority.client(&[])).await;
+        assert!(tls.is_ok(), "{name}");
+    }
+    let refused = Tls::connect(gateway.https(), "other.example", authority.client(&[])).await;
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("AccessDenied"), "{text}");
+    until("the figure", async || {
+        let name = "tidegate_tls_handshake_failures_total";
+        gateway.metric(name, &[("reason", "sni")]).await == 1.0
+    })
+    .await;
 }

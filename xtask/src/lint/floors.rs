@@ -82,9 +82,10 @@ pub(super) const SDK: &str = "tidegate-sdk";
 pub(super) const FILTERS: &str = "plugins";
 
 /// Crates that may import what they like and that nobody may import.
-pub(super) const OUTSIDE: [(&str, &str); 4] = [
+pub(super) const OUTSIDE: [(&str, &str); 5] = [
     ("tidegate-bench-upstream", "xtask/upstream"),
     ("tidegate-fuzz", "tests/fuzz"),
+    ("tidegate-micro", "tests/micro"),
     ("tidegate-tests", "tests"),
     ("xtask", "xtask"),
 ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tidegate_core::phase::Phase;
 use tidegate_core::usage::Isolation;
-use tidegate_wasm::{Compiled, Engine, EngineOptions, LoadError};
+use tidegate_wasm::{Compiled, Engine, LoadError};
 
 use crate::config::checked::{Checked, Filter};
 use crate::config::environment::Environment;
@@ -72,7 +72,7 @@ fn compile_folder(options: &Options, file: &Path) -> Vec<Mistake> {
     if plugins.is_empty() {
         return Vec::new();
     }
-    let engine = match Engine::new(EngineOptions::default()) {
+    let engine = match load::engine_without_configuration() {
         Ok(engine) => engine,
         Err(error) => return vec![Mistake::of("tidegate", &error.to_string())],
     };

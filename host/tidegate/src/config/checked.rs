@@ -41,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) listen: Vec<SocketAddr>,
     /// Addresses for TLS with what to show there. No address stands twice, and none is in `listen`.
     pub(crate) tls: Vec<TlsListener>,
+    /// Whether a TLS handshake is refused that asks for a name for which no certificate holds.
+    pub(crate) refuse_unknown_names: bool,
     /// Address of the admin pages; none: off.
     pub(crate) admin: Option<SocketAddr>,
     /// Worker threads, at least 1.
@@ -67,6 +69,34 @@ pub(crate) struct Server {
     pub(crate) limits: Limits,
     /// The room that all filters' instances share.
     pub(crate) filter_pool: FilterPool,
+    /// Bounds on the compiling of filters.
+    pub(crate) compile: Compile,
+}
+
+/// Bounds on the compiling of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Compile {
+    /// Bytes of the file.
+    pub(crate) max_file: usize,
+    /// From start to end.
+    pub(crate) time: Duration,
+    /// Bytes of memory.
+    pub(crate) memory: u64,
+    /// Files at the same time, at least 1.
+    pub(crate) at_once: usize,
+}
+
+impl Default for Compile {
+    /// What holds where the configuration says nothing.
+    fn default() -> Self {
+        let written = super::written::Compile::default();
+        Compile {
+            max_file: usize::try_from(written.max_file.0).unwrap_or(usize::MAX),
+            time: written.time.0,
+            memory: written.memory.0,
+            at_once: written.at_once,
+        }
+    }
 }
 
 /// The room that all filters' instances share.

@@ -9,7 +9,7 @@ mod notes;
 mod resolve;
 pub(crate) mod schema;
 mod syntax;
-mod units;
+pub(crate) mod units;
 pub(crate) mod validate;
 pub(crate) mod view;
 mod words;

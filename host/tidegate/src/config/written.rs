@@ -68,8 +68,8 @@ pub(crate) struct Server {
     /// What happens to a request's fields whose names have an underscore, which many servers read as a hyphen:
     /// `drop` removes them, `refuse` answers with 400, `allow` lets them pass.
     pub(crate) underscores: Underscores,
-    /// What happens to a path with an escape that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`):
-    /// `refuse` answers with 400, `keep` passes it on as it is.
+    /// What happens to a path with a part that servers read in different ways (`%2F`, `%5C`, `%23`, `%3B`, `%3F`, and
+    /// `..;x`): `refuse` answers with 400, `keep` passes it on as it is.
     pub(crate) ambiguous_paths: AmbiguousPaths,
     /// The name that is added to `Via`. A request that has it already has come round in a circle and is answered with
     /// 508. Default: no `Via` and no such check.
@@ -78,12 +78,17 @@ pub(crate) struct Server {
     /// TLS listeners, for TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1 by ALPN. Entries with the same address are
     /// chosen by the name that the client asks for (SNI); the first one is for clients that ask for none or another.
     pub(crate) tls: Vec<Tls>,
+    /// What a handshake gets that asks for a name for which no certificate of its address holds: `first` shows the
+    /// first certificate, `refuse` ends it with an alert. Who asks for no name gets the first one.
+    pub(crate) tls_unknown_names: UnknownNames,
     /// Bounds on what clients may do.
     pub(crate) limits: Limits,
     /// What holds for every filter that does not say otherwise.
     pub(crate) filter_defaults: FilterDefaults,
     /// The room that all filters' instances share. A change needs a restart.
     pub(crate) filter_pool: FilterPool,
+    /// Bounds on the compiling of filters, which happens in a process of its own for each file.
+    pub(crate) compile: Compile,
 }
 
 /// One certificate on some addresses.
@@ -124,6 +129,14 @@ pub(crate) enum Underscores {
     Drop,
     Refuse,
     Allow,
+}
+
+/// What a TLS handshake for an unknown name gets.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnknownNames {
+    First,
+    Refuse,
 }
 
 /// What happens to paths that servers read in different ways.
@@ -493,6 +506,21 @@ pub(crate) struct Allow {
     pub(crate) env: Vec<String>,
 }
 
+/// Bounds on the compiling of one file. Past any of them, the file can't be used, and what runs stays.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Compile {
+    /// Bytes of a file. From 1KiB to 256MiB.
+    pub(crate) max_file: Size,
+    /// How long it may take. From 1 ms to 10 minutes.
+    pub(crate) time: Time,
+    /// Memory that it may take, which is never the proxy's own. From 256MiB to 64GiB.
+    pub(crate) memory: Size,
+    /// Files that are compiled at the same time.
+    #[schemars(range(min = 1, max = 64))]
+    pub(crate) at_once: usize,
+}
+
 /// Bounds for filters.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -607,9 +635,11 @@ impl Default for Server {
             ambiguous_paths: AmbiguousPaths::Refuse,
             via: None,
             tls: Vec::new(),
+            tls_unknown_names: UnknownNames::First,
             limits: Limits::default(),
             filter_defaults: FilterDefaults::default(),
             filter_pool: FilterPool::default(),
+            compile: Compile::default(),
         }
     }
 }
@@ -705,6 +735,17 @@ impl Default for FilterPool {
         FilterPool {
             instances: 1000,
             stack: Size(512 << 10),
+        }
+    }
+}
+
+impl Default for Compile {
+    fn default() -> Self {
+        Compile {
+            max_file: Size(64 << 20),
+            time: Time::secs(30),
+            memory: Size(1 << 30),
+            at_once: 2,
         }
     }
 }

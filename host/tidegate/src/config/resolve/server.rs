@@ -15,6 +15,7 @@ use super::super::checked::{self, AccessFormat, AccessLog, FilterPool, Server, U
 use super::super::units::Size;
 use super::super::written;
 use super::{DAY, Resolver};
+use crate::plugins::MAX_PLUGIN;
 
 /// What `[server]` came to.
 pub(super) struct Resolved {
@@ -52,6 +53,10 @@ impl Resolver<'_> {
         let server = Server {
             listen,
             tls,
+            refuse_unknown_names: matches!(
+                written.tls_unknown_names,
+                written::UnknownNames::Refuse
+            ),
             admin,
             workers: workers(written.workers),
             plugins,
@@ -71,6 +76,7 @@ impl Resolver<'_> {
             },
             via: self.via(),
             limits: self.limits(),
+            compile: self.compile(),
             filter_pool: self.filter_pool(),
         };
         self.filter_limits(
@@ -153,6 +159,18 @@ impl Resolver<'_> {
                 .map(|age| self.time(&at("max-connection-age"), age, DAY)),
             min_body_rate: self.size(&at("min-body-rate"), written.min_body_rate, 0..=GIB),
             max_concurrent_streams: written.max_concurrent_streams,
+        }
+    }
+
+    fn compile(&mut self) -> checked::Compile {
+        let written = self.written.server.compile;
+        let at = |key: &str| format!("/server/compile/{key}");
+        let max_file = self.size(&at("max-file"), written.max_file, KIB..=MAX_PLUGIN);
+        checked::Compile {
+            max_file: usize::try_from(max_file).unwrap_or(usize::MAX),
+            time: self.time(&at("time"), written.time, Duration::from_secs(600)),
+            memory: self.size(&at("memory"), written.memory, 256 * MIB..=64 * GIB),
+            at_once: written.at_once,
         }
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_wasm::Compiled;
 
 use super::Tools;
-use crate::plugins::{self, MAX_PLUGIN};
+use crate::load;
 use crate::run::stamp::Stamp;
 
 /// A file that was read, or could not be.
@@ -41,7 +41,7 @@ impl Known {
         {
             return Some(before.clone());
         }
-        let bytes = match plugins::read(path, MAX_PLUGIN) {
+        let bytes = match load::read(&tools.engine, path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {

@@ -1,0 +1,3 @@
+(module
+  (memory (export "memory") 1)
+  (func (export "tidegate:filter/callbacks@0.1.0#log") (param i32)))

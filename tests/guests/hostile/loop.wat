@@ -1,0 +1,2 @@
+  ;; Never returns and calls nobody.
+  (func $misdeed (loop $round (br $round)))

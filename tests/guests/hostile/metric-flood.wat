@@ -1,0 +1,20 @@
+  ;; Asks for 10,000 figures, each with a name of its own, and then with a label of its own.
+  (import "tidegate:filter/metrics@0.1.0" "counter" (func $counter (param i32 i32 i32 i32 i32 i32 i32)))
+  (data (i32.const 1024) "flood_00000")
+  (data (i32.const 1040) "which")
+  (func $digits (param $n i32) (local $at i32)
+    (local.set $at (i32.const 1034))
+    (loop $round
+      (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $n) (i32.const 10))))
+      (local.set $n (i32.div_u (local.get $n) (i32.const 10)))
+      (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+      (br_if $round (i32.gt_u (local.get $at) (i32.const 1029)))))
+  (func $misdeed (local $n i32)
+    (i32.store (i32.const 2048) (i32.const 1040)) (i32.store (i32.const 2052) (i32.const 5))
+    (i32.store (i32.const 2056) (i32.const 1024)) (i32.store (i32.const 2060) (i32.const 11))
+    (loop $round
+      (call $digits (local.get $n))
+      (call $counter (i32.const 1024) (i32.const 11) (i32.const 1024) (i32.const 5) (i32.const 0) (i32.const 0) (i32.const 16))
+      (call $counter (i32.const 1024) (i32.const 5) (i32.const 1024) (i32.const 5) (i32.const 2048) (i32.const 1) (i32.const 16))
+      (local.set $n (i32.add (local.get $n) (i32.const 1)))
+      (br_if $round (i32.lt_u (local.get $n) (i32.const 10000)))))

@@ -1,0 +1,21 @@
+  ;; Calls itself without end: a by name, b through a table, c with a large frame: what $spring gave is kept until the
+  ;; call behind it returns.
+  (type $deep (func (param i64) (result i64)))
+  (table funcref (elem $indirect))
+  (func $misdeed
+    (if (i32.eq (global.get $case) (i32.const 97)) (then (drop (call $direct (i64.const 1)))))
+    (if (i32.eq (global.get $case) (i32.const 98)) (then (drop (call $indirect (i64.const 1)))))
+    (if (i32.eq (global.get $case) (i32.const 99)) (then (drop (call $large (i64.const 1))))))
+  (func $direct (type $deep)
+    (i64.add (i64.const 1) (call $direct (i64.add (local.get 0) (i64.const 1)))))
+  (func $indirect (type $deep)
+    (i64.add (i64.const 1) (call_indirect (type $deep) (i64.add (local.get 0) (i64.const 1)) (i32.const 0))))
+  (func $large (type $deep)
+    (call $spring (local.get 0))
+    (call $large (i64.add (local.get 0) (i64.const 1)))
+    (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add) (i64.add)
+    (i64.add) (i64.add) (i64.add) (i64.add) (i64.add))
+  (func $spring (param i64)
+    (result i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64)
+    (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0)
+    (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0) (local.get 0))

@@ -1,0 +1,34 @@
+//! What `docs/security.md` promises is shown by tests that are there.
+
+use std::path::Path;
+
+#[test]
+fn every_test_that_is_named_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("../docs/security.md")).unwrap();
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for (module, test) in page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|code| code.split_once("::"))
+    {
+        let is_word = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        // A crate's own tests are named by their module.
+        if !is_word(module) || !is_word(test) || test == "tests" {
+            continue;
+        }
+        named += 1;
+        let file = root.join(format!("tests/system/{module}.rs"));
+        let source = std::fs::read_to_string(file).unwrap_or_default();
+        if !source.contains(&format!("fn {test}(")) {
+            missing.push(format!("{module}::{test}"));
+        }
+    }
+    assert!(named > 50, "{named} names were found");
+    assert!(missing.is_empty(), "no such tests: {missing:?}");
+}
