@@ -195,17 +195,30 @@ impl Http2 {
     /// The same with settings of its own.
     pub async fn with_settings(address: SocketAddr, values: &[(u16, u32)]) -> Self {
         let mut connection = Self::silent(address).await;
-        connection.send([PREFACE, &settings(values)].concat()).await;
-        let first = connection.next().await.expect("the other side's settings");
-        assert_eq!((first.kind, first.flags & ACK), (SETTINGS, 0), "{first:?}");
-        connection.send(frame(SETTINGS, ACK, 0, &[])).await;
+        connection.begin(values).await;
         connection
+    }
+
+    /// Begins, with these settings, and acknowledges.
+    ///
+    /// # Panics
+    /// If the other side does not.
+    pub async fn begin(&mut self, values: &[(u16, u32)]) {
+        self.send([PREFACE, &settings(values)].concat()).await;
+        let first = self.next().await.expect("the other side's settings");
+        assert_eq!((first.kind, first.flags & ACK), (SETTINGS, 0), "{first:?}");
+        self.send(frame(SETTINGS, ACK, 0, &[])).await;
     }
 
     /// Connects and sends nothing.
     pub async fn silent(address: SocketAddr) -> Self {
+        Self::over(Wire::connect(address).await)
+    }
+
+    /// Takes a connection on which nothing was sent.
+    pub fn over(wire: Wire) -> Self {
         Http2 {
-            wire: Wire::connect(address).await,
+            wire,
             decoder: Decoder::default(),
         }
     }

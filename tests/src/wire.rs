@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::client::Tls;
 use crate::wait::{patience, within};
 
 /// How the other side ended a connection.
@@ -32,12 +33,52 @@ pub struct Message {
     pub trailers: String,
 }
 
-/// A plain connection.
+/// A connection, plain or with TLS around the bytes.
 #[derive(Debug)]
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     buffer: Vec<u8>,
     record: Option<Arc<Mutex<Vec<u8>>>>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<Tls>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Secure(tls) => tls.0.get_ref().0,
+        }
+    }
+
+    async fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(piece).await,
+            Stream::Secure(tls) => tls.0.read(piece).await,
+        }
+    }
+
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.write_all(bytes).await,
+            Stream::Secure(tls) => {
+                tls.0.write_all(bytes).await?;
+                tls.0.flush().await
+            }
+        }
+    }
+
+    async fn shutdown(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.shutdown().await,
+            Stream::Secure(tls) => tls.0.shutdown().await,
+        }
+    }
 }
 
 impl fmt::Debug for Message {
@@ -102,6 +143,15 @@ impl Wire {
     /// Takes a connection that stands.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::of(Stream::Plain(stream))
+    }
+
+    /// Takes a TLS connection whose handshake is done.
+    pub fn over_tls(tls: Tls) -> Self {
+        Self::of(Stream::Secure(Box::new(tls)))
+    }
+
+    fn of(stream: Stream) -> Self {
         Wire {
             stream,
             buffer: Vec::new(),
@@ -116,7 +166,7 @@ impl Wire {
 
     /// This side's address.
     pub fn local(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
+        self.stream.tcp().local_addr().unwrap()
     }
 
     /// Sends bytes as they are.
@@ -145,7 +195,7 @@ impl Wire {
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        let _gone_already = self.stream.set_zero_linger();
+        let _gone_already = self.stream.tcp().set_zero_linger();
     }
 
     /// Reads some bytes into the buffer; says whether there were any.
@@ -329,7 +379,7 @@ impl Wire {
     /// Whether something has come that was not read yet.
     pub async fn has_something(&self) -> bool {
         let mut byte = [0];
-        let look = self.stream.peek(&mut byte);
+        let look = self.stream.tcp().peek(&mut byte);
         !self.buffer.is_empty()
             || tokio::time::timeout(Duration::ZERO, look)
                 .await
@@ -339,7 +389,7 @@ impl Wire {
     /// Whether nothing comes for a moment. For what must not happen there is no condition to wait for.
     pub async fn stays_silent(&mut self, moment: Duration) -> bool {
         self.buffer.is_empty()
-            && tokio::time::timeout(moment, self.stream.peek(&mut [0]))
+            && tokio::time::timeout(moment, self.stream.tcp().peek(&mut [0]))
                 .await
                 .is_err()
     }

@@ -3,7 +3,7 @@
 //! Knows no files and no configuration format: it is given a [`Snapshot`] and [`Settings`]. Statuses of failures are
 //! chosen in `answer` and nowhere else.
 //!
-//! Reading order: `connection` (a client's connection; `client_io` and `h1_guard` are its bytes), `serve` (the whole way
+//! Reading order: `connection` (a client's connection; `client_io`, `h1_guard` and `h2_guard` are its bytes), `serve` (the whole way
 //! on one screen) and what it calls: `admit` and `head`, `route`, `chain` (what filters see and decide; `call` is one
 //! call, `whole` and `filter_body` are bodies), `forward`, `leave`; then `journey` (the end of it, and the log).
 #![forbid(unsafe_code)]

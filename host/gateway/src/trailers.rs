@@ -16,13 +16,19 @@ pub(crate) fn announced(trailer: &HeaderValue) -> impl Iterator<Item = HeaderNam
     text.split(',').filter_map(|name| name.trim().parse().ok())
 }
 
-/// A request's body whose trailers are those of `announced` that no field of the head stands for, as the head goes out.
+/// A request's body without those trailers of the client's, who announced `announced`, that stand for a field of the head
+/// as it goes out. What a filter adds is its own.
 pub(crate) fn bounded(body: Body, announced: &HeaderValue, head: &HeaderMap) -> Body {
-    let is_free = |name: &HeaderName| !head.keys().any(|field| is_one(field, name));
-    let allowed = self::announced(announced).filter(is_free).collect();
+    let stands_for_a_field = |name: &HeaderName| head.keys().any(|field| is_one(field, name));
+    let refused: Vec<HeaderName> = self::announced(announced)
+        .filter(stands_for_a_field)
+        .collect();
+    if refused.is_empty() {
+        return body;
+    }
     Body::stream(Bounded {
         inner: body,
-        allowed,
+        refused,
     })
 }
 
@@ -35,7 +41,7 @@ fn is_one(one: &HeaderName, other: &HeaderName) -> bool {
 
 struct Bounded {
     inner: Body,
-    allowed: Vec<HeaderName>,
+    refused: Vec<HeaderName>,
 }
 
 impl HttpBody for Bounded {
@@ -51,7 +57,9 @@ impl HttpBody for Bounded {
         if let Poll::Ready(Some(Ok(frame))) = &mut polled
             && let Some(trailers) = frame.trailers_mut()
         {
-            keep(trailers, &this.allowed);
+            for name in &this.refused {
+                trailers.remove(name);
+            }
         }
         polled
     }

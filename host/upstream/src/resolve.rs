@@ -74,7 +74,11 @@ impl Names {
             let now = Instant::now();
             let names = self.all();
             asked.retain(|host, asked| {
-                asked.next.is_none() || names.iter().any(|name| name.host() == host)
+                let stays = asked.next.is_none() || names.iter().any(|name| name.host() == host);
+                if !stays {
+                    registry.forget("host", host);
+                }
+                stays
             });
             let mut soonest = None;
             for name in &names {
@@ -108,6 +112,7 @@ impl Names {
                         counter.increment();
                         if let Some(name) = self.find(&host) {
                             let lesson = name.learn(answer.map_err(|error| error.to_string()));
+                            show(registry, &host, &lesson);
                             tell(&name, entry, lesson);
                         }
                     }
@@ -122,6 +127,15 @@ impl Names {
                 () = sleep_until(soonest) => {}
             }
         }
+    }
+}
+
+/// Shows whether a name resolves now.
+fn show(registry: &Registry, host: &str, lesson: &Lesson) {
+    let help = "Whether the name of an endpoint resolved when it was last asked for; its last addresses stay in use.";
+    if let Ok(up) = registry.gauge("tidegate_dns_up", help, &[("host", host)]) {
+        let failed = matches!(lesson, Lesson::Failed { .. });
+        up.set(if failed { 0.0 } else { 1.0 });
     }
 }
 

@@ -309,3 +309,20 @@ async fn many_scrapes_at_once_are_answered() {
         assert_eq!(status, StatusCode::OK);
     }
 }
+
+#[tokio::test]
+async fn workers_tell_how_late_they_are() {
+    let upstream = Upstream::echo().await;
+    let gateway = Setup::before(&upstream).workers(2).start().await;
+    for worker in ["0", "1"] {
+        until(&format!("worker {worker} to beat"), async || {
+            let labels = [("worker", worker)];
+            gateway
+                .metric("tidegate_worker_lag_seconds_count", &labels)
+                .await
+                > 1.5
+        })
+        .await;
+    }
+    assert!(gateway.metric("tidegate_worker_stalls_total", &[]).await < 0.5);
+}

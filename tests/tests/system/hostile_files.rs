@@ -91,13 +91,12 @@ fn nested(depth: usize) -> String {
     format!("(func {} {})", "block ".repeat(depth), "end ".repeat(depth))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_is_too_much_is_refused_with_the_bound_and_the_value() {
     let upstream = Upstream::echo().await;
-    let gateway = with_good_filter(&upstream, "").await;
-    let load = Load::start(&gateway, &[]).await;
     let parameters = format!("(func (param{}))", " i32".repeat(100_000));
-    for (bomb, told) in [
+    // To translate them takes long, in which nobody asks for the load's answers.
+    let bombs = [
         (
             with(&"(func)".repeat(1_000_000)),
             "functions, and a file may have 100000 at most",
@@ -124,7 +123,10 @@ async fn a_file_that_is_too_much_is_refused_with_the_bound_and_the_value() {
         // The format's own bound is lower.
         (with(&parameters), "function params"),
         (with(&"(data \"x\")".repeat(100_001)), "segments of data"),
-    ] {
+    ];
+    let gateway = with_good_filter(&upstream, "").await;
+    let load = Load::start(&gateway, &[]).await;
+    for (bomb, told) in bombs {
         let bomb_is = format!("{} bytes, {told}", bomb.len());
         let reason = refusal(&gateway, &bomb).await;
         assert!(reason.contains("version.wasm"), "{bomb_is}: {reason}");
@@ -145,7 +147,7 @@ async fn a_file_that_is_too_much_is_refused_with_the_bound_and_the_value() {
     load.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_just_within_the_bounds_is_compiled() {
     let upstream = Upstream::echo().await;
     let gateway = with_good_filter(&upstream, "").await;
@@ -159,13 +161,14 @@ async fn what_is_just_within_the_bounds_is_compiled() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compiler_that_takes_too_long_is_ended_and_others_are_served_meanwhile() {
     let upstream = Upstream::echo().await;
+    let slow = slow();
     let gateway = with_good_filter(&upstream, "compile.time = \"300ms\"").await;
     let load = Load::start(&gateway, &[]).await;
     let before = gateway.memory();
-    let reason = refusal(&gateway, &slow()).await;
+    let reason = refusal(&gateway, &slow).await;
     assert!(
         reason.contains("the compiler was ended after 300ms")
             && reason.contains("`time` in [server.compile]"),
@@ -180,7 +183,7 @@ async fn a_compiler_that_takes_too_long_is_ended_and_others_are_served_meanwhile
     load.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compiler_that_needs_too_much_memory_is_ended() {
     let upstream = Upstream::echo().await;
     let gateway = with_good_filter(&upstream, "compile.memory = \"256MiB\"").await;
@@ -201,12 +204,12 @@ async fn a_compiler_that_needs_too_much_memory_is_ended() {
     load.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compiler_that_breaks_takes_nobody_with_it() {
     let upstream = Upstream::echo().await;
+    let file = slow();
     let gateway = with_good_filter(&upstream, "").await;
     let load = Load::start(&gateway, &[]).await;
-    let file = slow();
     fs::write(gateway.plugin_file("version.wasm"), &file).unwrap();
     let compiler = eventually("a compiler", async || gateway.children().first().copied()).await;
     let path = format!("/proc/{}", compiler.as_raw_nonzero());
@@ -226,7 +229,7 @@ async fn a_compiler_that_breaks_takes_nobody_with_it() {
     load.finish().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_compiler_ends_with_the_proxy() {
     let upstream = Upstream::echo().await;
     let mut gateway = with_good_filter(&upstream, "").await;
@@ -243,7 +246,7 @@ async fn a_compiler_ends_with_the_proxy() {
     .await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_and_inspect_have_the_same_bounds() {
     let setup = Setup::new()
         .filter("slow", slow())
@@ -267,7 +270,7 @@ async fn check_and_inspect_have_the_same_bounds() {
 }
 
 /// A file of 200 KiB is live soon after it was written, the process that compiles it included.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_of_its_own_costs_a_reload_little() {
     let upstream = Upstream::echo().await;
     let gateway = with_good_filter(&upstream, "").await;
@@ -294,7 +297,7 @@ async fn a_process_of_its_own_costs_a_reload_little() {
 
 /// Code that was compiled beforehand is never run, whoever made it and whatever it is called: not even what this very
 /// proxy keeps in its cache.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compiled_code_is_refused_by_its_content() {
     let upstream = Upstream::echo().await;
     let gateway = with_good_filter(&upstream, "cache = \"cache\"").await;
@@ -319,7 +322,7 @@ async fn compiled_code_is_refused_by_its_content() {
 }
 
 /// Data that fills the memory which a filter may have, and data that is more than that.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn segments_of_data_cost_what_they_are_and_are_given_back() {
     let upstream = Upstream::echo().await;
     let gateway = with_good_filter(&upstream, "").await;
@@ -355,4 +358,37 @@ async fn segments_of_data_cost_what_they_are_and_are_given_back() {
     })
     .await;
     load.finish().await;
+}
+
+/// A file that is written for seconds, by somebody who does not close it meanwhile: the last good version goes on, and
+/// what is not whole yet is told once at the most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_written_slowly_is_told_of_once() {
+    use std::io::Write as _;
+    let upstream = Upstream::echo().await;
+    let gateway = with_good_filter(&upstream, "").await;
+    let wasm = Guest::new()
+        .sets_response_field("x-version", "2")
+        .padded(2048)
+        .build();
+    let load = Load::start(&gateway, &[]).await;
+    let mut file = fs::File::create(gateway.plugin_file("version.wasm")).unwrap();
+    for slice in wasm.chunks(wasm.len() / 10 + 1) {
+        file.write_all(slice).unwrap();
+        assert_eq!(version(&gateway).await.as_deref(), Some("1"));
+        // The pace of whoever writes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    drop(file);
+    until("the whole file", async || {
+        version(&gateway).await.as_deref() == Some("2")
+    })
+    .await;
+    load.finish().await;
+    let told = gateway
+        .log()
+        .iter()
+        .filter(|line| line.field("level") == Some("ERROR"))
+        .count();
+    assert!(told <= 1, "told {told} times: {:#?}", gateway.log());
 }

@@ -18,13 +18,14 @@ fn every_test_that_is_named_is_one() {
             text.bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        if !is_word(module) || !is_word(test) {
+        // A crate's own tests are named by their module.
+        if !is_word(module) || !is_word(test) || test == "tests" {
             continue;
         }
         named += 1;
         let file = root.join(format!("tests/system/{module}.rs"));
         let source = std::fs::read_to_string(file).unwrap_or_default();
-        if !source.contains(&format!("fn {test}()")) {
+        if !source.contains(&format!("fn {test}(")) {
             missing.push(format!("{module}::{test}"));
         }
     }

@@ -530,3 +530,27 @@ async fn what_an_upstream_broke_off_has_no_good_end_inside_tls_either() {
         }
     }
 }
+
+#[tokio::test]
+async fn unknown_names_are_refused_where_that_is_wanted() {
+    let authority = Authority::new();
+    let identity = authority.issue(&["localhost", "127.0.0.1"]);
+    let upstream = Upstream::echo().await;
+    let gateway = secured(Setup::before(&upstream), &[("cert", &identity)])
+        .server("tls-unknown-names = \"refuse\"")
+        .toml(&entry("127.0.0.1:0", "cert"))
+        .start()
+        .await;
+    for name in ["localhost", "LOCALHOST", "127.0.0.1"] {
+        let tls = Tls::connect(gateway.https(), name, authority.client(&[])).await;
+        assert!(tls.is_ok(), "{name}");
+    }
+    let refused = Tls::connect(gateway.https(), "other.example", authority.client(&[])).await;
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("AccessDenied"), "{text}");
+    until("the figure", async || {
+        let name = "tidegate_tls_handshake_failures_total";
+        gateway.metric(name, &[("reason", "sni")]).await == 1.0
+    })
+    .await;
+}

@@ -41,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) listen: Vec<SocketAddr>,
     /// Addresses for TLS with what to show there. No address stands twice, and none is in `listen`.
     pub(crate) tls: Vec<TlsListener>,
+    /// Whether a TLS handshake is refused that asks for a name for which no certificate holds.
+    pub(crate) refuse_unknown_names: bool,
     /// Address of the admin pages; none: off.
     pub(crate) admin: Option<SocketAddr>,
     /// Worker threads, at least 1.

@@ -50,6 +50,7 @@ fn server(server: &Server) -> Value {
                 "expires": it.expires.and_then(|expires| Timestamp::from_second(expires).ok()).map(|it| it.to_string()),
             })).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
+        "tls-unknown-names": if server.refuse_unknown_names { "refuse" } else { "first" },
         "admin": server.admin,
         "workers": server.workers,
         "plugins": server.plugins,

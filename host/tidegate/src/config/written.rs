@@ -78,6 +78,9 @@ pub(crate) struct Server {
     /// TLS listeners, for TLS 1.2 and 1.3, with HTTP/2 and HTTP/1.1 by ALPN. Entries with the same address are
     /// chosen by the name that the client asks for (SNI); the first one is for clients that ask for none or another.
     pub(crate) tls: Vec<Tls>,
+    /// What a handshake gets that asks for a name for which no certificate of its address holds: `first` shows the
+    /// first certificate, `refuse` ends it with an alert. Who asks for no name gets the first one.
+    pub(crate) tls_unknown_names: UnknownNames,
     /// Bounds on what clients may do.
     pub(crate) limits: Limits,
     /// What holds for every filter that does not say otherwise.
@@ -126,6 +129,14 @@ pub(crate) enum Underscores {
     Drop,
     Refuse,
     Allow,
+}
+
+/// What a TLS handshake for an unknown name gets.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnknownNames {
+    First,
+    Refuse,
 }
 
 /// What happens to paths that servers read in different ways.
@@ -624,6 +635,7 @@ impl Default for Server {
             ambiguous_paths: AmbiguousPaths::Refuse,
             via: None,
             tls: Vec::new(),
+            tls_unknown_names: UnknownNames::First,
             limits: Limits::default(),
             filter_defaults: FilterDefaults::default(),
             filter_pool: FilterPool::default(),

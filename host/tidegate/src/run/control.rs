@@ -23,6 +23,7 @@ use super::filters::Reach;
 use super::listen::{self, ListenError, Protocols};
 use super::listeners::Listeners;
 use super::pass::{Configuration, Reader, Report};
+use super::pulse;
 use super::settle::{Effort, Look, Next, Settle};
 use super::signals::{Asked, Signals};
 use super::standing::Standing;
@@ -79,6 +80,7 @@ impl Control {
         };
         let crew =
             Crew::start(checked.server.workers, &shared, &bounds).map_err(system("threads"))?;
+        tokio::task::spawn_local(pulse::watch(crew.pulses(), Arc::clone(&registry)));
         let mut control = Control {
             crew,
             listeners: Listeners::new()?,

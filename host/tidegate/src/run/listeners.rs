@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
-use rustls::sign::CertifiedKey;
 
 use super::listen::{self, ListenError, Protocols};
-use super::tls::{self, Certificates, TlsError};
+use super::tls::{self, Certificates, Shown, TlsError};
 use super::worker::Crew;
 use crate::config::checked::Server;
 
@@ -34,7 +33,7 @@ struct Key {
 /// An address as it is wanted.
 struct Wanted {
     key: Key,
-    certificates: Vec<Arc<CertifiedKey>>,
+    shown: Option<Shown>,
 }
 
 #[derive(Debug)]
@@ -97,8 +96,8 @@ impl Listeners {
             let known = self.open.iter().find(|open| open.key == wanted.key);
             match known {
                 Some(open) => {
-                    if let Some(certificates) = &open.certificates {
-                        certificates.replace(wanted.certificates);
+                    if let (Some(certificates), Some(shown)) = (&open.certificates, wanted.shown) {
+                        certificates.replace(shown);
                     }
                 }
                 None => match self.add(wanted, crew) {
@@ -111,15 +110,15 @@ impl Listeners {
     }
 
     fn add(&mut self, wanted: Wanted, crew: &Crew) -> Result<Open, OpenError> {
-        let Wanted { key, certificates } = wanted;
-        let (certificates, config) = match key.protocols {
-            Protocols::Https => {
-                let certificates = Certificates::new(certificates);
+        let Wanted { key, shown } = wanted;
+        let (certificates, config) = match shown {
+            Some(shown) => {
+                let certificates = Certificates::new(shown);
                 let tickets = Arc::clone(&self.tickets);
                 let config = tls::server_config(Arc::clone(&certificates), tickets)?;
                 (Some(certificates), Some(config))
             }
-            Protocols::Http | Protocols::Admin => (None, None),
+            None => (None, None),
         };
         let (address, sockets) = listen::open(key.address, crew.len())?;
         self.last += 1;
@@ -144,15 +143,18 @@ impl Listeners {
 fn wanted(server: &Server) -> Vec<Wanted> {
     let clear = server.listen.iter().map(|address| Wanted {
         key: key(Protocols::Http, *address),
-        certificates: Vec::new(),
+        shown: None,
     });
     let secure = server.tls.iter().map(|listener| Wanted {
         key: key(Protocols::Https, listener.listen),
-        certificates: listener
-            .identities
-            .iter()
-            .map(|identity| Arc::clone(&identity.certified))
-            .collect(),
+        shown: Some(Shown {
+            keys: listener
+                .identities
+                .iter()
+                .map(|identity| Arc::clone(&identity.certified))
+                .collect(),
+            refuse_unknown: server.refuse_unknown_names,
+        }),
     });
     let mut all: Vec<Wanted> = Vec::new();
     for mut wanted in clear.chain(secure) {

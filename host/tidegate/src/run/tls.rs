@@ -22,27 +22,42 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[error("TLS can't be set up: {0}")]
 pub(crate) struct TlsError(#[from] rustls::Error);
 
-/// The certificates of one address, in the order in which they are written. Never empty.
-pub(crate) struct Certificates(ArcSwap<Vec<Arc<CertifiedKey>>>);
+/// The certificates of one address, which can be replaced.
+pub(crate) struct Certificates(ArcSwap<Shown>);
+
+/// What is shown to whom.
+pub(crate) struct Shown {
+    /// In the order in which they are written. Never empty.
+    pub(crate) keys: Vec<Arc<CertifiedKey>>,
+    /// Whether a name for which none of them holds is refused.
+    pub(crate) refuse_unknown: bool,
+}
 
 impl Certificates {
     /// Certificates to begin with.
-    pub(crate) fn new(keys: Vec<Arc<CertifiedKey>>) -> Arc<Self> {
-        Arc::new(Certificates(ArcSwap::from_pointee(keys)))
+    pub(crate) fn new(shown: Shown) -> Arc<Self> {
+        Arc::new(Certificates(ArcSwap::from_pointee(shown)))
     }
 
     /// Puts others in their place, for the handshakes that come.
-    pub(crate) fn replace(&self, keys: Vec<Arc<CertifiedKey>>) {
-        self.0.store(Arc::new(keys));
+    pub(crate) fn replace(&self, shown: Shown) {
+        self.0.store(Arc::new(shown));
     }
 
-    /// The first that holds for a name, else the first of all.
+    /// The first that holds for a name, else the first of all, or none if unknown names are refused.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let keys = self.0.load();
+        let shown = self.0.load();
+        let Shown {
+            keys,
+            refuse_unknown,
+        } = &**shown;
         let named = name
-            .filter(|_| keys.len() > 1)
+            .filter(|_| keys.len() > 1 || *refuse_unknown)
             .and_then(|name| ServerName::try_from(name).ok())
             .and_then(|name| keys.iter().find(|key| holds_for(key, &name)));
+        if named.is_none() && name.is_some() && *refuse_unknown {
+            return None;
+        }
         named.or_else(|| keys.first()).cloned()
     }
 }
@@ -123,6 +138,8 @@ pub(crate) fn failure(error: &io::Error) -> &'static str {
     match inner {
         None => "closed",
         Some(rustls::Error::NoApplicationProtocol) => "alpn",
+        // The library's word for a resolver that shows no certificate, which only an unknown name leads to.
+        Some(rustls::Error::General(_)) => "sni",
         Some(rustls::Error::PeerIncompatible(reason)) => match reason {
             rustls::PeerIncompatible::Tls12NotOffered
             | rustls::PeerIncompatible::Tls12NotOfferedOrEnabled
@@ -163,12 +180,23 @@ mod tests {
         Arc::new(CertifiedKey::from_der(chain, private, &provider).unwrap())
     }
 
+    fn shown(keys: &[&Arc<CertifiedKey>], refuse_unknown: bool) -> Shown {
+        Shown {
+            keys: keys.iter().map(|key| Arc::clone(key)).collect(),
+            refuse_unknown,
+        }
+    }
+
+    fn certificates(keys: &[&Arc<CertifiedKey>], refuse_unknown: bool) -> Arc<Certificates> {
+        Certificates::new(shown(keys, refuse_unknown))
+    }
+
     #[test]
     fn the_first_certificate_that_holds_for_the_name_is_shown_else_the_first() {
         let first = key(&["first.example"]);
         let second = key(&["second.example", "*.wild.example", "127.0.0.1"]);
         let third = key(&["second.example"]);
-        let certificates = Certificates::new(vec![first.clone(), second.clone(), third]);
+        let certificates = certificates(&[&first, &second, &third], false);
         for (name, expected) in [
             (Some("first.example"), &first),
             (Some("second.example"), &second),
@@ -187,17 +215,33 @@ mod tests {
     }
 
     #[test]
+    fn unknown_names_can_be_refused() {
+        let only = key(&["a.example"]);
+        let certificates = certificates(&[&only], true);
+        for (name, served) in [
+            (Some("a.example"), true),
+            (Some("b.example"), false),
+            (Some("not a name"), false),
+            (None, true),
+        ] {
+            assert_eq!(certificates.choose(name).is_some(), served, "{name:?}");
+        }
+        certificates.replace(shown(&[&only], false));
+        assert!(certificates.choose(Some("b.example")).is_some());
+    }
+
+    #[test]
     fn a_replaced_certificate_is_shown_from_then_on() {
         let (old, new) = (key(&["a.example"]), key(&["a.example"]));
-        let certificates = Certificates::new(vec![old]);
-        certificates.replace(vec![new.clone()]);
+        let certificates = certificates(&[&old], false);
+        certificates.replace(shown(&[&new], false));
         let chosen = certificates.choose(Some("a.example")).unwrap();
         assert!(Arc::ptr_eq(&chosen, &new));
     }
 
     #[test]
     fn settings_can_be_made_for_any_certificate() {
-        let certificates = Certificates::new(vec![key(&["a.example"])]);
+        let certificates = certificates(&[&key(&["a.example"])], false);
         let config = server_config(certificates, tickets().unwrap()).unwrap();
         assert_eq!(config.alpn_protocols.len(), 2);
         assert_eq!(config.max_early_data_size, 0);

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::accept::{Accepted, Door, DoorFigures};
 use super::balance::{self, Balance, Hands};
 use super::bounds::Bounds;
+use super::pulse::{self, Pulse};
 
 /// Dropped by each worker when it has done what it was told.
 pub(crate) type Done = mpsc::Sender<Infallible>;
@@ -58,6 +59,7 @@ pub(crate) struct Ended {
 #[derive(Debug)]
 pub(crate) struct Crew {
     orders: Vec<mpsc::UnboundedSender<Command>>,
+    pulses: Vec<std::sync::Weak<Pulse>>,
     ended: mpsc::UnboundedReceiver<Ended>,
 }
 
@@ -73,12 +75,15 @@ impl Crew {
     ) -> io::Result<Self> {
         let (report, ended) = mpsc::unbounded_channel();
         let mut orders = Vec::with_capacity(count);
+        let mut pulses = Vec::with_capacity(count);
         for (id, shares) in balance::among(count, &shared.registry)
             .into_iter()
             .enumerate()
         {
             let (order, commands) = mpsc::unbounded_channel();
             let (shared, bounds) = (Arc::clone(shared), Arc::clone(bounds));
+            let pulse = Pulse::new(id);
+            pulses.push(Arc::downgrade(&pulse));
             let end = End {
                 worker: id,
                 told: false,
@@ -86,15 +91,24 @@ impl Crew {
             };
             thread::Builder::new()
                 .name(format!("worker-{id}"))
-                .spawn(move || run(id, shared, bounds, shares, commands, end))?;
+                .spawn(move || run(pulse, shared, bounds, shares, commands, end))?;
             orders.push(order);
         }
-        Ok(Crew { orders, ended })
+        Ok(Crew {
+            orders,
+            pulses,
+            ended,
+        })
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.orders.len()
+    }
+
+    /// Their signs of life.
+    pub(crate) fn pulses(&self) -> Vec<std::sync::Weak<Pulse>> {
+        self.pulses.clone()
     }
 
     /// Puts a snapshot in force, and waits until it is on every worker. With settings, these too.
@@ -163,20 +177,25 @@ impl Drop for End {
 }
 
 fn run(
-    id: usize,
+    pulse: Arc<Pulse>,
     shared: Arc<Shared>,
     bounds: Arc<Bounds>,
     shares: Shares,
     commands: mpsc::UnboundedReceiver<Command>,
     mut end: End,
 ) {
+    let id = end.worker;
     let runtime = Builder::new_current_thread()
         .enable_all()
         .on_thread_unpark(clock::next_turn)
         .build_local(LocalOptions::default());
     match runtime {
         Ok(runtime) => {
-            runtime.block_on(work(id, shared, bounds, shares, commands));
+            let beating = pulse::beat(pulse, Arc::clone(&shared.registry));
+            runtime.block_on(async {
+                tokio::task::spawn_local(beating);
+                work(id, shared, bounds, shares, commands).await;
+            });
             end.told = true;
             // What still runs is of no use to anyone, and must not hold up the end.
             runtime.shutdown_background();

@@ -145,6 +145,7 @@ fn a_name_server_in_trouble_costs_nothing() {
                 server.say(&[]);
             }
             server.heard().await;
+            assert!(tester.counted("tidegate_dns_up{host=\"name.test\"} 0"));
             assert_eq!(tester.get_text().await, "one", "{trouble}");
         }
         // No answer at all.
@@ -230,6 +231,41 @@ fn a_connection_of_a_certain_age_is_not_used_any_more() {
         });
         while closed.get() == 0 {
             assert_eq!(tester.get_text().await, "one");
+        }
+    });
+}
+
+#[test]
+fn a_shared_connection_follows_its_name_and_its_age_too() {
+    run(async {
+        let (one, other, port) = pair().await;
+        let counts = [one, other].map(|listener| {
+            let count = Rc::new(Cell::new(0));
+            let counted = count.clone();
+            tokio::task::spawn_local(async move {
+                loop {
+                    let socket = accept(&listener).await;
+                    counted.set(counted.get() + 1);
+                    tokio::task::spawn_local(http2::serve(socket));
+                }
+            });
+            count
+        });
+        let server = Server::says(&["127.0.0.1"]);
+        let (tester, _names) = tester("h2c", port, &server, |config| {
+            config.max_age = Duration::from_millis(300);
+        });
+        for _ in 0..3 {
+            tester.get_text().await;
+        }
+        assert_eq!(counts[1].get(), 0);
+        server.say(&["127.0.0.2"]);
+        server.heard().await;
+        tester.get_text().await;
+        assert!(counts[1].get() > 0);
+        // It is busy all the time, and replaced all the same.
+        while counts[1].get() < 2 {
+            tester.get_text().await;
         }
     });
 }

@@ -53,6 +53,10 @@ impl Resolver<'_> {
         let server = Server {
             listen,
             tls,
+            refuse_unknown_names: matches!(
+                written.tls_unknown_names,
+                written::UnknownNames::Refuse
+            ),
             admin,
             workers: workers(written.workers),
             plugins,

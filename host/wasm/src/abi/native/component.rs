@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Response;
 use send_wrapper::SendWrapper;
 use tidegate_core::phase::{Flow, Interests, Phase};
-use wasmtime::component::{Component, HasSelf, Instance, Linker, TypedFunc};
+use wasmtime::component::{Component, ComponentExportIndex, HasSelf, Instance, Linker, TypedFunc};
 use wasmtime::{AsContextMut, Engine, Store, StoreContextMut};
 
 use super::call::{Call, Configured, Mode};
@@ -132,28 +132,41 @@ pub(super) struct Exports {
     log: Option<TypedFunc<(u64,), ()>>,
 }
 
+/// Where a component's callbacks stand, found once for all of its instances.
+pub(crate) struct Names(Vec<(Phase, ComponentExportIndex)>);
+
+impl Names {
+    pub(super) fn of(component: &Component) -> Self {
+        let interface = component
+            .component_type()
+            .exports(component.engine())
+            .map(|(name, _)| name.to_owned())
+            .find(|name| {
+                crate::contract::interface(name).is_some_and(|found| found.name == "callbacks")
+            })
+            .and_then(|name| component.get_export_index(None, &name));
+        let found = |phase: Phase| {
+            let index = component.get_export_index(Some(interface.as_ref()?), phase.name())?;
+            Some((phase, index))
+        };
+        Names(Phase::ALL.into_iter().filter_map(found).collect())
+    }
+
+    fn find(&self, phase: Phase) -> Option<&ComponentExportIndex> {
+        let found = self.0.iter().find(|(known, _)| *known == phase);
+        found.map(|(_, index)| index)
+    }
+}
+
 /// Looks up the exports of a new instance and runs `configure`.
 pub(super) async fn begin<M: Mode>(
     store: &mut Store<M::Data>,
-    component: &Component,
+    names: &Names,
     instance: Instance,
 ) -> Done<(Exports, Configured)> {
-    let interface = component
-        .component_type()
-        .exports(component.engine())
-        .map(|(name, _)| name.to_owned())
-        .find(|name| {
-            crate::contract::interface(name).is_some_and(|found| found.name == "callbacks")
-        })
-        .and_then(|name| component.get_export_index(None, &name));
-    let found = |phase: Phase| {
-        interface
-            .as_ref()
-            .and_then(|interface| component.get_export_index(Some(interface), phase.name()))
-    };
     macro_rules! callback {
         ($phase:ident) => {
-            match found(Phase::$phase) {
+            match names.find(Phase::$phase) {
                 Some(index) => {
                     let typed = instance.get_typed_func(&mut *store, index);
                     Some(typed.map_err(|error| wrong_type(Phase::$phase, &error))?)

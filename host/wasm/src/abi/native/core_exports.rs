@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use tidegate_core::phase::{Flow, Phase};
-use wasmtime::{Extern, Func, Instance, Store, TypedFunc};
+use wasmtime::{Extern, Func, Instance, Module, ModuleExport, Store, TypedFunc};
 
 use super::call::{Call, Configured, Mode};
 use super::memory::{self, no_such_value};
@@ -56,47 +56,89 @@ fn slot(phase: Phase) -> Option<usize> {
     }
 }
 
+/// Where a module's exports stand, found once for all of its instances.
+pub(crate) struct Names {
+    memory: Option<ModuleExport>,
+    realloc: Option<ModuleExport>,
+    initialize: Option<ModuleExport>,
+    configure: Option<ModuleExport>,
+    post: Option<ModuleExport>,
+    callbacks: Vec<(Phase, ModuleExport)>,
+}
+
+impl Names {
+    pub(super) fn of(module: &Module) -> Self {
+        let find = |name: &str| module.get_export_index(name);
+        let mut names = Names {
+            memory: find("memory"),
+            realloc: find("cabi_realloc"),
+            initialize: find("_initialize"),
+            configure: None,
+            post: None,
+            callbacks: Vec::new(),
+        };
+        for export in module.exports() {
+            let (Some(Ok(callback)), Some(place)) =
+                (contract::callback(export.name()), find(export.name()))
+            else {
+                continue;
+            };
+            match (callback.post, callback.phase) {
+                (true, Phase::Configure) => names.post = Some(place),
+                (true, _) => {}
+                (false, Phase::Configure) => names.configure = Some(place),
+                (false, phase) => names.callbacks.push((phase, place)),
+            }
+        }
+        names
+    }
+}
+
 /// Looks up the exports of a new instance, runs `_initialize` and `configure`.
 pub(super) async fn begin<M: Mode>(
     store: &mut Store<M::Data>,
     instance: Instance,
+    names: &Names,
 ) -> wasmtime::Result<(Exports, Configured)> {
-    let memory = instance.get_memory(&mut *store, "memory");
-    let realloc = match instance.get_func(&mut *store, "cabi_realloc") {
+    let function = |store: &mut Store<M::Data>, place: &Option<ModuleExport>| {
+        instance
+            .get_module_export(store, place.as_ref()?)
+            .and_then(Extern::into_func)
+    };
+    let memory = names
+        .memory
+        .as_ref()
+        .and_then(|place| instance.get_module_export(&mut *store, place))
+        .and_then(Extern::into_memory);
+    let realloc = match function(store, &names.realloc) {
         Some(function) => Some(Rc::new(function.typed(&*store)?)),
         None => None,
     };
     let state = store.data_mut().state();
     state.memory = memory;
     state.realloc = realloc;
-    if let Some(initialize) = instance.get_func(&mut *store, "_initialize") {
+    if let Some(initialize) = function(store, &names.initialize) {
         let initialize: TypedFunc<(), ()> = initialize.typed(&*store)?;
         M::call(store, &initialize, ()).await?;
     }
 
-    let names: Vec<String> = instance
-        .exports(&mut *store)
-        .map(|export| export.name().to_owned())
-        .collect();
     let mut callbacks = [const { None }; 7];
-    let (mut configure, mut post) = (None, None);
-    for name in names {
-        let (Some(Ok(callback)), Some(Extern::Func(function))) = (
-            contract::callback(&name),
-            instance.get_export(&mut *store, &name),
-        ) else {
-            continue;
-        };
-        if callback.post {
-            if callback.phase == Phase::Configure {
-                post = Some(function.typed(&*store)?);
-            }
-        } else if let Some(place) = slot(callback.phase).and_then(|slot| callbacks.get_mut(slot)) {
-            *place = Some(typed(callback.phase, function, store)?);
-        } else {
-            configure = Some(function.typed(&*store)?);
+    for (phase, place) in &names.callbacks {
+        let export = instance.get_module_export(&mut *store, place);
+        if let Some(function) = export.and_then(Extern::into_func)
+            && let Some(place) = slot(*phase).and_then(|slot| callbacks.get_mut(slot))
+        {
+            *place = Some(typed(*phase, function, store)?);
         }
     }
+    let configure = match function(store, &names.configure) {
+        Some(function) => Some(function.typed(&*store)?),
+        None => None,
+    };
+    let post = match function(store, &names.post) {
+        Some(function) => Some(function.typed(&*store)?),
+        None => None,
+    };
     let configured = match configure {
         None => Configured::NotExported,
         Some(configure) => run_configure::<M>(store, &configure, post.as_ref()).await?,

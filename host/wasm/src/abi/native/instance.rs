@@ -13,23 +13,23 @@ use wasmtime::component::{self, Component};
 use wasmtime::{Engine, InstancePre, Store};
 
 use super::call::{AtOnce, Call, Configured, MayWait, Mode, at_once};
-use super::component::Exports as ComponentExports;
-use super::core_exports::Exports as CoreExports;
+use super::component::{Exports as ComponentExports, Names as ComponentNames};
+use super::core_exports::{Exports as CoreExports, Names};
 use super::state::{Data, State};
 use crate::time::{Allowance, FIRST};
 use crate::{fault, meter, time};
 
 /// Compiled code with its imports resolved.
 pub(crate) enum Code<D: 'static> {
-    Core(InstancePre<D>),
-    Component(Component, component::InstancePre<D>),
+    Core(InstancePre<D>, Names),
+    Component(Component, component::InstancePre<D>, ComponentNames),
 }
 
 impl<D> Code<D> {
     fn engine(&self) -> &Engine {
         match self {
-            Code::Core(pre) => pre.module().engine(),
-            Code::Component(component, _) => component.engine(),
+            Code::Core(pre, _) => pre.module().engine(),
+            Code::Component(component, ..) => component.engine(),
         }
     }
 }
@@ -75,16 +75,16 @@ impl<M: Mode> Instance<M> {
             fault
         };
         let begun = match code {
-            Code::Core(pre) => match M::instantiate(&mut store, pre).await {
-                Ok(instance) => super::core_exports::begin::<M>(&mut store, instance)
+            Code::Core(pre, names) => match M::instantiate(&mut store, pre).await {
+                Ok(instance) => super::core_exports::begin::<M>(&mut store, instance, names)
                     .await
                     .map(|(exports, configured)| (Exports::Core(exports), configured)),
                 Err(error) => return Err(failed(&store, error)),
             },
-            Code::Component(component, pre) => {
+            Code::Component(_, pre, names) => {
                 store.set_hostcall_fuel(limits.body as usize + HANDED_OVER);
                 match M::instantiate_component(&mut store, pre).await {
-                    Ok(instance) => super::component::begin::<M>(&mut store, component, instance)
+                    Ok(instance) => super::component::begin::<M>(&mut store, names, instance)
                         .await
                         .map(|(exports, configured)| (Exports::Component(exports), configured)),
                     Err(error) => return Err(failed(&store, error)),

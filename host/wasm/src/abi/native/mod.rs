@@ -110,7 +110,8 @@ fn link_shared(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<Cod
     for (module, interface, name) in imports(shape) {
         core_imports::define_shared(&mut linker, module, interface, name)?;
     }
-    linker.instantiate_pre(module).map(Code::Core)
+    let pre = linker.instantiate_pre(module)?;
+    Ok(Code::Core(pre, core_exports::Names::of(module)))
 }
 
 fn link_exclusive(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<Code<Held>> {
@@ -118,7 +119,8 @@ fn link_exclusive(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<
     for (module, interface, name) in imports(shape) {
         core_imports::define_exclusive(&mut linker, module, interface, name)?;
     }
-    linker.instantiate_pre(module).map(Code::Core)
+    let pre = linker.instantiate_pre(module)?;
+    Ok(Code::Core(pre, core_exports::Names::of(module)))
 }
 
 /// A checked core module's imports, each once: as the module names the interface, the interface, and the function.
@@ -143,5 +145,6 @@ fn link_component<D: state::Data>(
     let mut linker = component::linker::<D>(component.engine())?;
     more(&mut linker)?;
     let pre = linker.instantiate_pre(component)?;
-    Ok(Code::Component(component.clone(), pre))
+    let names = component::Names::of(component);
+    Ok(Code::Component(component.clone(), pre, names))
 }
