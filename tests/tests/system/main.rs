@@ -34,6 +34,9 @@ mod http1_framing;
 /// What the next server is sent, byte for byte, when a client tries to slip something through.
 mod smuggling;
 
+/// Every head that is refused, and that nothing of it goes on.
+mod refused_heads;
+
 /// What the client is sent, byte for byte, when an upstream does.
 mod answers;
 
@@ -42,6 +45,9 @@ mod http2;
 
 /// HTTP/2 frame by frame: each rule that a client can break.
 mod http2_spec;
+
+/// HTTP/2 requests that are none, by their fields.
+mod http2_messages;
 
 /// HTTP/2 clients that mean harm.
 mod http2_floods;

@@ -51,7 +51,16 @@ async fn few_connections_are_spread_over_all_workers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_connection_is_lost_between_workers_and_the_end_ends_all() {
     let upstream = Upstream::echo().await;
-    let mut gateway = Setup::before(&upstream).workers(4).start().await;
+    // The test's own upstream may be slow to accept so many at once on a busy machine.
+    let mut gateway = Setup::new()
+        .toml(&format!(
+            "[upstream.main]\nendpoints = [\"{}\"]\nconnect-timeout = \"1m\"",
+            upstream.url()
+        ))
+        .route("/*", "main", &[])
+        .workers(4)
+        .start()
+        .await;
     let address = gateway.http();
     let mut clients = JoinSet::new();
     for number in 0..200_usize {

@@ -13,6 +13,9 @@ use crate::workspace::Workspace;
 
 /// The benchmark that the others are measured by.
 const CALIBRATION: &str = "calibration";
+/// Samples of each, and how often each repeats the step: enough that reading a clock does not count, and that some samples
+/// are left alone on a busy machine.
+const REPEATS: &str = "200";
 /// How much slower than committed is slower. A quarter: another machine's caches and clock make up for less.
 const TOLERANCE: f64 = 1.25;
 

@@ -103,7 +103,8 @@ fn left_behind(text: &str) -> Vec<(usize, &'static str)> {
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let code = line.trim_start();
-        if code.starts_with(ignored) {
+        // What prints figures and judges nothing is run by hand, and says so.
+        if code.starts_with(ignored) && !code.ends_with("= \"a measurement\"]") {
             found.push((
                 index + 1,
                 "a test that never runs proves nothing: mend it or remove it",

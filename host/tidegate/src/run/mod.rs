@@ -2,7 +2,7 @@
 //! snapshots, opens sockets, shows the admin pages, and answers to signals.
 //!
 //! Reading order: `control` (the control thread's loop on one screen), `pass` (what a change of files leads to),
-//! `filters` (which version of each filter runs), `settle` and `watch` (when to look), `worker` and `accept` (the
+//! `filters` (which version of each filter runs), `settle` and `watch` (when to look), `worker`, `accept` and `balance` (the
 //! workers' side), `listeners` and `tls`, `admin`, `drain`.
 
 mod accept;

@@ -104,10 +104,6 @@ fn costs_of_fresh_instances_of_the_shipped_filters() {
     let configs = [
         ("headers", r#"{"request":{"set":{"x-a":"1"}}}"#),
         (
-            "limit",
-            r#"{"key":"consumer","rate":1,"per":"second","burst":5}"#,
-        ),
-        (
             "auth",
             r#"{"optional":true,"api-key":{"consumers":[{"name":"alice","sha256":
             "8ed3f6ad685b959ead7022518e1af76cd816f8e8ec7ccdda1ed4018e8f2223f8"}]}}"#,
@@ -214,8 +210,12 @@ fn costs_of_many_calls_for_a_profiler() {
     let calls = std::env::var("CALLS")
         .ok()
         .and_then(|calls| calls.parse().ok());
+    let carrier = match std::env::var("CARRIER") {
+        Ok(_) => Carrier::Component,
+        Err(_) => Carrier::Core,
+    };
     let world = World::new();
-    let filter = world.filter(&noop(), Carrier::Core);
+    let filter = world.filter(&noop(), carrier);
     let exchange = exchange_with_id(1);
     enter(&exchange, Phase::RequestHead, b"");
     for _ in 0..calls.unwrap_or(1_000_000_u64) {
