@@ -32,6 +32,8 @@ pub(super) fn run(workspace: &Workspace, bless: bool) -> Result<bool> {
         "measure",
     ]);
     let output = locked(&mut bench)
+        .args(["--", "--bench", "--sample-size", REPEATS])
+        .args(["--sample-count", REPEATS])
         .stderr(process::Stdio::inherit())
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
