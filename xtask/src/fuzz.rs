@@ -40,7 +40,8 @@ impl Options {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<bool> {
     let mut build = cargo();
     build.current_dir(workspace.root());
-    build.args(["build", "--quiet", "--package", "tidegate-fuzz"]);
+    // With the whole workspace: alone it would want the same crates with other features, and build them all again.
+    build.args(["build", "--quiet", "--workspace", "--bins"]);
     run_to_end(locked(&mut build))?;
     let mut driver = std::process::Command::new(workspace.target().join("debug/tidegate-fuzz"));
     driver.args(&options.targets);
