@@ -74,10 +74,10 @@ impl HttpBody for Bounded {
 }
 
 /// Takes out all but some.
-pub(crate) fn keep(trailers: &mut HeaderMap, allowed: &[HeaderName]) {
+pub(crate) fn keep(trailers: &mut HeaderMap, may_stay: impl Fn(&HeaderName) -> bool) {
     let refused: Vec<HeaderName> = trailers
         .keys()
-        .filter(|name| !allowed.contains(name))
+        .filter(|name| !may_stay(name))
         .cloned()
         .collect();
     for name in refused {

@@ -130,7 +130,7 @@ impl Upload {
             }
         } else if let Some(trailers) = frame.trailers_mut() {
             clean_trailers(trailers);
-            trailers::keep(trailers, &self.announced);
+            trailers::keep(trailers, |name| self.announced.contains(name));
         }
         Ok(frame)
     }
@@ -235,14 +235,7 @@ impl Drop for ClientBody {
 
 /// Takes out what may not stand in trailers.
 pub(crate) fn clean_trailers(trailers: &mut http::HeaderMap) {
-    let refused: Vec<_> = trailers
-        .keys()
-        .filter(|name| !fields::may_trail(name.as_str()))
-        .cloned()
-        .collect();
-    for name in refused {
-        trailers.remove(name);
-    }
+    trailers::keep(trailers, |name| fields::may_trail(name.as_str()));
 }
 
 #[cfg(test)]
