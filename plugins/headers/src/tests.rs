@@ -1,6 +1,6 @@
 //! The filter as a whole, on the SDK's mock host.
 
-use super::*;
+use crate::Headers;
 use tidegate_sdk::serde_json::{Value, json};
 use tidegate_sdk::test::{Harness, Request};
 
@@ -63,29 +63,6 @@ fn the_response_is_changed_with_facts_of_the_request() {
     assert_eq!(get("x-from").as_deref(), Some(&b"192.0.2.9"[..]));
     assert_eq!(get("x-origin").as_deref(), Some(&b"https://a.example"[..]));
     assert_eq!(get("x-was").as_deref(), Some(&b"y"[..]));
-}
-
-#[test]
-fn a_prefix_is_rewritten_at_a_segments_end_only() {
-    for (path, strip, add, expected) in [
-        ("/api/users", Some("/api"), None, Some("/users")),
-        ("/api", Some("/api"), None, Some("/")),
-        ("/apiary", Some("/api"), None, None),
-        ("/users", None, Some("/v1"), Some("/v1/users")),
-        ("/api/users", Some("/api"), Some("/v2"), Some("/v2/users")),
-        ("/", None, Some("/v1"), Some("/v1/")),
-    ] {
-        assert_eq!(
-            rewrite(path, strip, add).as_deref(),
-            expected,
-            "{path} {strip:?} {add:?}"
-        );
-    }
-    let mut harness = headers(json!({"path": {"strip-prefix": "/api/"}}));
-    assert_eq!(
-        harness.request(Request::get("/api/users?x=1")).request.path,
-        "/users"
-    );
 }
 
 #[test]
