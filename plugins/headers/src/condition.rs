@@ -1,7 +1,7 @@
 //! When a rule applies: conditions over the request, the exchange's facts and the response, all of which must hold, with
 //! `any`, `all` and `not` to combine them. Knows no rule.
 
-use std::collections::BTreeMap;
+use crate::named::Named;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -40,15 +40,15 @@ pub(crate) struct Keys {
     /// The client's address: addresses, or ranges such as `10.0.0.0/8`.
     client: OneOrMany<String>,
     /// Fields of the request: `true` if it must be there, `false` if not, else what one of its values must be.
-    header: BTreeMap<String, Test>,
+    header: Named<Test>,
     /// Cookies of the request, in the same way.
-    cookie: BTreeMap<String, Test>,
+    cookie: Named<Test>,
     /// Parameters of the query, decoded, in the same way.
-    query: BTreeMap<String, Test>,
+    query: Named<Test>,
     /// What earlier filters left, such as `consumer`, in the same way.
-    property: BTreeMap<String, Test>,
+    property: Named<Test>,
     /// Fields of the response, in the same way. Not in rules on the request.
-    response: BTreeMap<String, Test>,
+    response: Named<Test>,
     /// The response's status: a number, `"4xx"` or `"500-503"`. Not in rules on the request.
     status: OneOrMany<Statuses>,
     /// The media type without its parameters, of the response in rules on the response, else of the request. Case does not count.
@@ -109,12 +109,19 @@ impl When {
             Part::Request => Source::Path,
             Part::Response => Source::OriginalPath,
         };
-        compile(*self.0, part, &path, place, mistakes, 0)
+        compile(self.keys(), part, &path, place, mistakes, 0)
     }
 
     /// Reads a condition that is asked in both phases, about the request only.
     pub(crate) fn compile_for_both(self, place: &Place, mistakes: &mut Mistakes) -> Condition {
-        compile(*self.0, Part::Request, &Source::OriginalPath, place, mistakes, 0)
+        compile(
+            self.keys(),
+            Part::Request,
+            &Source::OriginalPath,
+            place,
+            mistakes,
+            0,
+        )
     }
 }
 
@@ -157,8 +164,8 @@ fn compile(
         let nets = nets.filter_map(|(place, text)| mistakes.take(&place, Net::parse(&text)));
         all.push(Condition::Client(nets.collect()));
     }
-    type Named = (&'static str, BTreeMap<String, Test>, fn(String) -> Source);
-    let named: [Named; 5] = [
+    type Tests = (&'static str, Named<Test>, fn(String) -> Source);
+    let named: [Tests; 5] = [
         ("header", keys.header, Source::Header),
         ("cookie", keys.cookie, Source::Cookie),
         ("query", keys.query, Source::QueryParameter),
@@ -215,7 +222,16 @@ fn compile(
         let place = place.key(key);
         let conditions = conditions.into_iter().enumerate();
         conditions
-            .map(|(index, when)| compile(*when.0, part, path, &place.at(index), mistakes, depth + 1))
+            .map(|(index, when)| {
+                compile(
+                    when.keys(),
+                    part,
+                    path,
+                    &place.at(index),
+                    mistakes,
+                    depth + 1,
+                )
+            })
             .collect()
     };
     all.extend(each("all", keys.all));
@@ -223,7 +239,14 @@ fn compile(
         all.push(Condition::Any(each("any", keys.any)));
     }
     if let Some(not) = keys.not {
-        let not = compile(*not.0, part, path, &place.key("not"), mistakes, depth + 1);
+        let not = compile(
+            not.keys(),
+            part,
+            path,
+            &place.key("not"),
+            mistakes,
+            depth + 1,
+        );
         all.push(Condition::Not(Box::new(not)));
     }
     match all.len() {
@@ -269,8 +292,7 @@ impl Condition {
             Condition::Client(nets) => {
                 let mut text = Vec::new();
                 facts.write(&Source::ClientAddress, &mut text);
-                net::address(&text)
-                    .is_some_and(|address| nets.iter().any(|net| net.holds(address)))
+                net::address(&text).is_some_and(|address| nets.iter().any(|net| net.holds(address)))
             }
             Condition::Status(ranges) => {
                 let status = facts.status();

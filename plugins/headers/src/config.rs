@@ -12,36 +12,37 @@ use crate::redirect::{self, Redirect};
 use crate::respond::{self, Respond};
 use crate::rewrite::{self, PathRule, Rewrite};
 use crate::rule::{self, Rule};
+use crate::table::Table;
 
 /// The configuration of one filter. Keys that take a table take a list of them too.
 #[derive(Debug, Default, Deserialize)]
 #[serde(transparent)]
-pub struct Config(Keys);
+pub struct Config(Table<Keys>);
 
 /// The keys.
 #[derive(Debug, Default, Deserialize, ConfigSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Keys {
     /// Redirects: the first that applies is answered.
-    redirect: OneOrMany<Redirect>,
+    redirect: OneOrMany<Table<Redirect>>,
     /// Fixed answers: the first that applies is given.
-    respond: OneOrMany<Respond>,
+    respond: OneOrMany<Table<Respond>>,
     /// Changes of the request's fields and cookies, before the upstream sees them.
     request: OneOrMany<Rule>,
     /// Changes of the request line. The route stays as it was chosen.
-    rewrite: OneOrMany<Rewrite>,
+    rewrite: OneOrMany<Table<Rewrite>>,
     /// How the path's beginning is rewritten, before `rewrite`.
-    path: Option<PathRule>,
+    path: Option<Table<PathRule>>,
     /// Whether fields that tell which software made a response are removed.
     hide_server: bool,
     /// Fields that tell browsers to be careful.
-    security: Option<Security>,
+    security: Option<Table<Security>>,
     /// How long answers may be kept: the first that applies counts.
-    cache_control: OneOrMany<CacheControl>,
+    cache_control: OneOrMany<Table<CacheControl>>,
     /// Changes of the response's fields and cookies, before the client sees them; the proxy's own answers included.
     response: OneOrMany<Rule>,
     /// Which other origins' pages may use what is behind this route.
-    cors: Option<Cors>,
+    cors: Option<Table<Cors>>,
 }
 
 impl ConfigSchema for Config {
@@ -76,28 +77,29 @@ impl Config {
     /// # Errors
     /// All its mistakes, each with its key.
     pub(crate) fn plan(self) -> Result<Plan, ConfigError> {
-        let keys = self.0;
+        let keys = self.0.0;
         let mut mistakes = Mistakes::default();
         let path = keys.path.map(|path| {
             let place = Place::top("path");
-            Rewrite::from(path).compile(&place, &mut mistakes)
+            Rewrite::from(path.0).compile(&place, &mut mistakes)
         });
         let rewrites = keys.rewrite.each(&Place::top("rewrite"));
-        let rewrites = rewrites.map(|(place, rewrite)| rewrite.compile(&place, &mut mistakes));
+        let rewrites =
+            rewrites.map(|(place, Table(rewrite))| rewrite.compile(&place, &mut mistakes));
         let plan = Plan {
             rewrites: path.into_iter().chain(rewrites).collect(),
             cors: keys
                 .cors
-                .map(|cors| cors.compile(&Place::top("cors"), &mut mistakes)),
+                .map(|cors| cors.0.compile(&Place::top("cors"), &mut mistakes)),
             redirects: keys
                 .redirect
                 .each(&Place::top("redirect"))
-                .map(|(place, redirect)| redirect.compile(&place, &mut mistakes))
+                .map(|(place, Table(redirect))| redirect.compile(&place, &mut mistakes))
                 .collect(),
             responds: keys
                 .respond
                 .each(&Place::top("respond"))
-                .map(|(place, respond)| respond.compile(&place, &mut mistakes))
+                .map(|(place, Table(respond))| respond.compile(&place, &mut mistakes))
                 .collect(),
             request: keys
                 .request
@@ -107,11 +109,11 @@ impl Config {
             hide_server: keys.hide_server,
             security: keys
                 .security
-                .map(|security| security.compile(&Place::top("security"), &mut mistakes)),
+                .map(|security| security.0.compile(&Place::top("security"), &mut mistakes)),
             cache: keys
                 .cache_control
                 .each(&Place::top("cache-control"))
-                .map(|(place, cache)| cache.compile(&place, &mut mistakes))
+                .map(|(place, Table(cache))| cache.compile(&place, &mut mistakes))
                 .collect(),
             response: keys
                 .response
@@ -127,7 +129,9 @@ impl Config {
 impl Plan {
     /// Whether nothing is to be done in the request's phase.
     pub(crate) fn leaves_requests(&self) -> bool {
-        self.cors.as_ref().is_none_or(cors::Compiled::leaves_requests)
+        self.cors
+            .as_ref()
+            .is_none_or(cors::Compiled::leaves_requests)
             && self.redirects.is_empty()
             && self.responds.is_empty()
             && self.request.is_empty()

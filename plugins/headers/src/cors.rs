@@ -103,7 +103,12 @@ impl Cors {
         let when = self
             .when
             .map(|when| when.compile_for_both(&place.key("when"), mistakes));
-        let origins = origins(self.origins, self.credentials, &place.key("origins"), mistakes);
+        let origins = origins(
+            self.origins,
+            self.credentials,
+            &place.key("origins"),
+            mistakes,
+        );
         let methods = self
             .methods
             .unwrap_or_else(|| ["GET", "HEAD", "POST"].map(str::to_owned).to_vec());
@@ -146,7 +151,10 @@ fn origins(
     mistakes: &mut Mistakes,
 ) -> Origins {
     if texts.is_empty() {
-        mistakes.add(place, "there is none; name at least one, such as `https://app.example`");
+        mistakes.add(
+            place,
+            "there is none; name at least one, such as `https://app.example`",
+        );
     }
     let mut patterns = Vec::new();
     let mut all = false;
@@ -183,8 +191,10 @@ fn is_origin(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;
     };
-    let scheme_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    let host_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._*[]:".contains(&byte);
+    let scheme_letter =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    let host_letter =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._*[]:".contains(&byte);
     // Only an address in brackets has colons before the port's.
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !rest.ends_with(']') => (host, Some(port)),
@@ -209,7 +219,13 @@ fn words(texts: Vec<String>, lower: bool, place: &Place, mistakes: &mut Mistakes
         }
     }
     let line = texts.join(", ").into_bytes();
-    let texts = texts.into_iter().map(|text| if lower { text.to_ascii_lowercase() } else { text });
+    let texts = texts.into_iter().map(|text| {
+        if lower {
+            text.to_ascii_lowercase()
+        } else {
+            text
+        }
+    });
     Words::Some(texts.collect(), line)
 }
 
@@ -250,7 +266,8 @@ impl Compiled {
             .filter(|_| incoming.head.method() == "OPTIONS");
         let Some(method) = asked.filter(|_| !self.pass_preflight) else {
             let refused = self.refuse && verdict == Verdict::Refused;
-            return refused.then(|| self.with_vary(Answer::new(403).text("this origin is not allowed\n")));
+            return refused
+                .then(|| self.with_vary(Answer::new(403).text("this origin is not allowed\n")));
         };
         Some(self.preflight(incoming, verdict, &method))
     }
@@ -271,10 +288,12 @@ impl Compiled {
             return self.with_vary(Answer::new(403).text("this origin is not allowed\n"));
         };
         if !method_allowed {
-            return self.with_vary(Answer::new(403).text("this method is not allowed to other origins\n"));
+            return self
+                .with_vary(Answer::new(403).text("this method is not allowed to other origins\n"));
         }
         if !self.headers.allow(&headers) {
-            return self.with_vary(Answer::new(403).text("a field is not allowed to other origins\n"));
+            return self
+                .with_vary(Answer::new(403).text("a field is not allowed to other origins\n"));
         }
         if private && !self.private_network {
             return self.with_vary(Answer::new(403).text("public networks are not allowed\n"));

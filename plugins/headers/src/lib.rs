@@ -9,6 +9,7 @@ mod cookies;
 mod cors;
 mod facts;
 mod mistakes;
+mod named;
 mod names;
 mod net;
 mod number;
@@ -22,6 +23,7 @@ mod respond;
 mod rewrite;
 mod rule;
 mod shared_schema;
+mod table;
 mod template;
 mod time;
 mod view;
@@ -79,7 +81,9 @@ impl Filter for Headers {
         }
         for rewrite in &self.plan.rewrites {
             if rewrite.apply(&mut incoming, buffer).is_err() {
-                return Answer::new(400).text("the request can't be sent on\n").send();
+                return Answer::new(400)
+                    .text("the request can't be sent on\n")
+                    .send();
             }
         }
         Flow::Continue
@@ -95,11 +99,18 @@ impl Filter for Headers {
 impl Headers {
     /// What is answered without asking the upstream.
     fn answer(&self, incoming: &Incoming<'_>, buffer: &mut Vec<u8>) -> Option<Flow> {
-        if let Some(answer) = self.plan.cors.as_ref().and_then(|cors| cors.answer(incoming)) {
+        if let Some(answer) = self
+            .plan
+            .cors
+            .as_ref()
+            .and_then(|cors| cors.answer(incoming))
+        {
             return Some(answer.send());
         }
         let mut redirects = self.plan.redirects.iter();
-        if let Some((status, location)) = redirects.find_map(|redirect| redirect.of(incoming, buffer)) {
+        if let Some((status, location)) =
+            redirects.find_map(|redirect| redirect.of(incoming, buffer))
+        {
             let fields = vec![("location".to_owned(), location)];
             return Some(self.send(incoming, status, fields, |_| Vec::new(), buffer));
         }
@@ -154,7 +165,13 @@ impl Headers {
         if let Some(cors) = &self.plan.cors
             && let Err(refusal) = cors.apply(fields)
         {
-            log::warn(&["could not say what other origins may do: ", &refusal.to_string()].concat());
+            log::warn(
+                &[
+                    "could not say what other origins may do: ",
+                    &refusal.to_string(),
+                ]
+                .concat(),
+            );
         }
     }
 }

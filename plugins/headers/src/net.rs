@@ -63,7 +63,11 @@ fn number(address: IpAddr) -> u128 {
 
 fn kept(number: u128, prefix: u32, bits: u32) -> u128 {
     let behind = bits - prefix;
-    number.checked_shr(behind).unwrap_or(0).checked_shl(behind).unwrap_or(0)
+    number
+        .checked_shr(behind)
+        .unwrap_or(0)
+        .checked_shl(behind)
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -73,7 +77,11 @@ mod tests {
     #[test]
     fn ranges_hold_what_they_say() {
         for (range, yes, no) in [
-            ("10.0.0.0/8", vec!["10.1.2.3", "::ffff:10.1.2.3"], vec!["11.0.0.0", "::a00:1"]),
+            (
+                "10.0.0.0/8",
+                vec!["10.1.2.3", "::ffff:10.1.2.3"],
+                vec!["11.0.0.0", "::a00:1"],
+            ),
             ("192.0.2.7", vec!["192.0.2.7"], vec!["192.0.2.8"]),
             ("0.0.0.0/0", vec!["1.2.3.4"], vec!["::1"]),
             ("::/0", vec!["::1", "2001:db8::1"], vec!["1.2.3.4"]),
@@ -81,10 +89,16 @@ mod tests {
         ] {
             let net = Net::parse(range).unwrap();
             for text in yes {
-                assert!(net.holds(address(text.as_bytes()).unwrap()), "{range} {text}");
+                assert!(
+                    net.holds(address(text.as_bytes()).unwrap()),
+                    "{range} {text}"
+                );
             }
             for text in no {
-                assert!(!net.holds(address(text.as_bytes()).unwrap()), "{range} {text}");
+                assert!(
+                    !net.holds(address(text.as_bytes()).unwrap()),
+                    "{range} {text}"
+                );
             }
         }
         for (text, word) in [

@@ -15,6 +15,7 @@ use crate::redirect::Redirect;
 use crate::respond::Respond;
 use crate::rewrite::Rewrite;
 use crate::rule::{Replace, Rule};
+use crate::table::Table;
 
 /// One value or many. A hand-written reader rather than an untagged choice, so that a mistake inside is told at its key.
 #[derive(Clone, Debug)]
@@ -119,10 +120,10 @@ macro_rules! schemas {
 schemas!(
     String,
     Statuses,
-    Replace,
     Rule,
-    Redirect,
-    Respond,
-    Rewrite,
-    CacheControl,
+    Table<Replace>,
+    Table<Redirect>,
+    Table<Respond>,
+    Table<Rewrite>,
+    Table<CacheControl>,
 );

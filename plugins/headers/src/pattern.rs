@@ -142,7 +142,11 @@ mod tests {
             ("a*b", vec!["ab", "axb"], vec!["a", "b", "abx"]),
             ("aa*aa", vec!["aaaa", "aaxaa"], vec!["aaa"]),
             ("*a*b*", vec!["ab", "xaxbx"], vec!["ba", "a"]),
-            ("/*/x/*/y", vec!["/a/x/b/y", "/a/b/x//y"], vec!["/a/x/y", "/x/b/y"]),
+            (
+                "/*/x/*/y",
+                vec!["/a/x/b/y", "/a/b/x//y"],
+                vec!["/a/x/y", "/x/b/y"],
+            ),
             ("~^/v[0-9]+/", vec!["/v1/", "/v22/x"], vec!["/v/", "x/v1/"]),
             ("", vec![""], vec!["a"]),
         ] {

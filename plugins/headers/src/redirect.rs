@@ -68,7 +68,10 @@ impl Redirect {
             let place = place.key("host");
             let host = mistakes.take(&place, grammar.parse(&text))?;
             if host.literal().is_some_and(|host| !is_authority(host)) {
-                mistakes.add(&place, &format!("`{text}` is no host such as `www.example.com`"));
+                mistakes.add(
+                    &place,
+                    &format!("`{text}` is no host such as `www.example.com`"),
+                );
             }
             Some(host)
         });
@@ -106,11 +109,13 @@ impl Redirect {
             None => 307,
             Some(status) => {
                 if !matches!(status, 301 | 302 | 303 | 307 | 308) {
-                    let what = format!("{status} is no redirect; there is 301, 302, 303, 307 and 308");
+                    let what =
+                        format!("{status} is no redirect; there is 301, 302, 303, 307 and 308");
                     mistakes.add(&place.key("status"), &what);
                 }
                 if self.permanent && !matches!(status, 301 | 308) {
-                    let what = format!("{status} is not permanent; write 301 or 308, or leave it out");
+                    let what =
+                        format!("{status} is not permanent; write 301 or 308, or leave it out");
                     mistakes.add(&place.key("status"), &what);
                 }
                 status
@@ -131,7 +136,11 @@ impl Redirect {
 
 impl Compiled {
     /// The status and the address, if it applies.
-    pub(crate) fn of(&self, incoming: &Incoming<'_>, buffer: &mut Vec<u8>) -> Option<(u16, Vec<u8>)> {
+    pub(crate) fn of(
+        &self,
+        incoming: &Incoming<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Option<(u16, Vec<u8>)> {
         if let Some(when) = &self.when
             && !when.holds(incoming)
         {
@@ -167,7 +176,13 @@ impl Compiled {
     }
 
     /// Whether an address is the one that was asked for.
-    fn is_here(&self, location: &[u8], path: &str, query: Option<&str>, incoming: &Incoming<'_>) -> bool {
+    fn is_here(
+        &self,
+        location: &[u8],
+        path: &str,
+        query: Option<&str>,
+        incoming: &Incoming<'_>,
+    ) -> bool {
         let mut here = Vec::new();
         if !location.starts_with(b"/") {
             here.extend_from_slice(incoming.head.scheme().as_bytes());

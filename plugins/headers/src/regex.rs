@@ -53,7 +53,9 @@ impl Regex {
                 Ok(regex) => break regex,
                 Err(_) if size < MAX_SIZE => size *= 2,
                 Err(error) => {
-                    return Err(format!("`{written}` is no pattern that can be used: {error}"));
+                    return Err(format!(
+                        "`{written}` is no pattern that can be used: {error}"
+                    ));
                 }
             }
         };
@@ -83,7 +85,8 @@ impl Regex {
 
     /// Whether it is found in a text.
     pub(crate) fn is_match(&self, text: &[u8]) -> bool {
-        self.text(text).is_some_and(|text| self.regex.is_match(text))
+        self.text(text)
+            .is_some_and(|text| self.regex.is_match(text))
     }
 
     /// What its groups found, first match only.
@@ -141,7 +144,8 @@ fn beginning(pattern: &str) -> &str {
     if pattern.contains('|') {
         return "";
     }
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/-_=, @~%&;:!\"'<>".contains(letter);
+    let plain =
+        |letter: char| letter.is_ascii_alphanumeric() || "/-_=, @~%&;:!\"'<>".contains(letter);
     let end = rest.find(|letter| !plain(letter)).unwrap_or(rest.len());
     let letters = rest.get(..end).unwrap_or_default();
     if end == rest.len() {
@@ -189,7 +193,12 @@ mod tests {
 
     #[test]
     fn the_worst_text_takes_milliseconds() {
-        for pattern in ["(?:a?){60}z", "(a|b|ab)*z", "(.*)(.*)(.*)(.*)(.*)z$", "(?:(a?)(b?)){20}z"] {
+        for pattern in [
+            "(?:a?){60}z",
+            "(a|b|ab)*z",
+            "(.*)(.*)(.*)(.*)(.*)z$",
+            "(?:(a?)(b?)){20}z",
+        ] {
             let regex = Regex::new(pattern).unwrap();
             let text = "ab".repeat(regex.max_text / 2);
             let began = Instant::now();

@@ -1,6 +1,6 @@
 //! Answers that are the same for all, such as a maintenance page.
 
-use std::collections::BTreeMap;
+use crate::named::Named;
 
 use tidegate_sdk::prelude::*;
 
@@ -26,7 +26,7 @@ pub(crate) struct Respond {
     content_type: Option<String>,
     /// Fields of the answer. Values may hold `{...}`.
     #[serde(default)]
-    fields: BTreeMap<String, String>,
+    fields: Named<String>,
 }
 
 /// An answer, ready to be given.
@@ -57,7 +57,10 @@ impl Respond {
         });
         let body = match (self.body, self.template) {
             (Some(_), Some(_)) => {
-                mistakes.add(&place.key("template"), "there is a `body` already; leave one of them out");
+                mistakes.add(
+                    &place.key("template"),
+                    "there is a `body` already; leave one of them out",
+                );
                 None
             }
             (Some(body), None) => Some(of_body.text(&body)),
@@ -65,7 +68,11 @@ impl Respond {
             (None, None) => None,
         };
         let mut fields = Vec::new();
-        let has_type = self.fields.keys().any(|name| name.eq_ignore_ascii_case("content-type"));
+        let has_type = self
+            .fields
+            .0
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         if body.is_some() && !has_type {
             let value = mistakes.take(&place.key("content-type"), grammar.parse(&content_type));
             fields.extend(value.map(|value| ("content-type".to_owned(), value)));

@@ -2,7 +2,7 @@
 //! routing. What the host refuses ends the request with 400: an upstream that got it as it came would be asked for something
 //! else than the operator meant.
 
-use std::collections::BTreeMap;
+use crate::named::Named;
 
 use tidegate_sdk::prelude::*;
 use tidegate_sdk::{Refusal, log};
@@ -14,6 +14,7 @@ use crate::names;
 use crate::pattern::Pattern;
 use crate::query;
 use crate::regex::Regex;
+use crate::table::Table;
 use crate::template::{Escape, Grammar, Template};
 
 /// A change of the request line. Several are done in their order, each on what those before it left; their conditions see
@@ -36,7 +37,7 @@ pub(crate) struct Rewrite {
     /// The path. It may hold `{...}` and groups of `pattern`.
     path: Option<String>,
     /// Changes of the query.
-    query: Option<QueryChanges>,
+    query: Option<Table<QueryChanges>>,
 }
 
 /// How the path's beginning is rewritten: short for `rewrite`.
@@ -58,7 +59,7 @@ pub(crate) struct QueryChanges {
     /// Parameters that go; `*` stands for anything.
     remove: Vec<String>,
     /// Parameters that get one value in place of all they had. Values may hold `{...}`.
-    set: BTreeMap<String, String>,
+    set: Named<String>,
 }
 
 impl From<PathRule> for Rewrite {
@@ -141,7 +142,7 @@ impl Rewrite {
         );
         let query = self
             .query
-            .map(|query| query.compile(&place.key("query"), mistakes));
+            .map(|query| query.0.compile(&place.key("query"), mistakes));
         Compiled {
             when,
             method,
@@ -160,9 +161,8 @@ struct PathParts {
 }
 
 fn path_change(parts: PathParts, place: &Place, mistakes: &mut Mistakes) -> PathChange {
-    let mut prefix = |key: &str, prefix: Option<String>| {
-        mistakes.take(&place.key(key), prefix_of(&prefix?))
-    };
+    let mut prefix =
+        |key: &str, prefix: Option<String>| mistakes.take(&place.key(key), prefix_of(&prefix?));
     let strip = prefix("strip-prefix", parts.strip);
     let add = prefix("add-prefix", parts.add);
     let pattern = parts
@@ -178,7 +178,10 @@ fn path_change(parts: PathParts, place: &Place, mistakes: &mut Mistakes) -> Path
         if template.beginning().contains(&b'?') {
             mistakes.add(&place, "a path has no `?`; change the query with `query`");
         }
-        if template.literal().is_some_and(|path| !path.starts_with(b"/")) {
+        if template
+            .literal()
+            .is_some_and(|path| !path.starts_with(b"/"))
+        {
             mistakes.add(&place, &format!("`{text}` must begin with `/`"));
         }
         Some(template)
@@ -200,9 +203,7 @@ fn path_change(parts: PathParts, place: &Place, mistakes: &mut Mistakes) -> Path
 /// A prefix without the slash at its end.
 fn prefix_of(prefix: &str) -> Result<String, String> {
     if !prefix.starts_with('/') || prefix.contains(['?', '#']) {
-        return Err(format!(
-            "`{prefix}` must be a path that begins with `/`"
-        ));
+        return Err(format!("`{prefix}` must be a path that begins with `/`"));
     }
     Ok(prefix.trim_end_matches('/').to_owned())
 }
@@ -244,7 +245,11 @@ impl Compiled {
     ///
     /// # Errors
     /// What came out can't be sent.
-    pub(crate) fn apply(&self, incoming: &mut Incoming<'_>, buffer: &mut Vec<u8>) -> Result<(), Impossible> {
+    pub(crate) fn apply(
+        &self,
+        incoming: &mut Incoming<'_>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Impossible> {
         if let Some(when) = &self.when
             && !when.holds(incoming)
         {
@@ -306,7 +311,15 @@ fn text(
 
 fn refused(what: &'static str, result: Result<(), Refusal>) -> Result<(), Impossible> {
     result.map_err(|refusal| {
-        log::warn(&["the rewritten ", what, " can't be sent: ", &refusal.to_string()].concat());
+        log::warn(
+            &[
+                "the rewritten ",
+                what,
+                " can't be sent: ",
+                &refusal.to_string(),
+            ]
+            .concat(),
+        );
         Impossible
     })
 }
@@ -395,7 +408,10 @@ impl CompiledQuery {
         };
         let mut done = vec![false; set.len()];
         for (written, value) in query::pairs(query) {
-            let found = set.iter().zip(&mut done).find(|((_, name, _), _)| query::is(written, name));
+            let found = set
+                .iter()
+                .zip(&mut done)
+                .find(|((_, name, _), _)| query::is(written, name));
             match found {
                 Some((_, done)) if *done => {}
                 Some(((written, _, value), done)) => {

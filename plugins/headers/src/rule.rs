@@ -1,7 +1,7 @@
 //! Changes of named values: of a head's fields, and of its cookies, which are changed by the same words. Knows where values
 //! come from only as templates, and what is changed only as [`Fields`].
 
-use std::collections::BTreeMap;
+use crate::named::Named;
 
 use tidegate_sdk::prelude::*;
 use tidegate_sdk::{Refusal, log};
@@ -14,6 +14,7 @@ use crate::names;
 use crate::one_or_many::OneOrMany;
 use crate::regex::Regex;
 use crate::shared_schema::by_reference;
+use crate::table::Table;
 use crate::template::{Escape, Grammar, Template, without_controls};
 
 by_reference!(
@@ -33,21 +34,21 @@ pub(crate) struct RuleKeys {
     /// Fields that are removed, all values of each. A name that ends with `*` means all that begin so.
     remove: Vec<String>,
     /// Old names and new ones; every value moves, and what the new name had goes.
-    rename: BTreeMap<String, String>,
+    rename: Named<String>,
     /// Names and those that get the same values in place of their own.
-    copy: BTreeMap<String, String>,
+    copy: Named<String>,
     /// Fields of which parts are replaced, in every value.
-    replace: BTreeMap<String, OneOrMany<Replace>>,
+    replace: Named<OneOrMany<Table<Replace>>>,
     /// Fields that get values if they have none. Values may hold `{...}`.
-    default: BTreeMap<String, OneOrMany<String>>,
+    default: Named<OneOrMany<String>>,
     /// Fields that get values in place of all they had. Values may hold `{...}`.
-    set: BTreeMap<String, OneOrMany<String>>,
+    set: Named<OneOrMany<String>>,
     /// Fields that get more values. Values may hold `{...}`.
-    append: BTreeMap<String, OneOrMany<String>>,
+    append: Named<OneOrMany<String>>,
     /// Whether a value that comes out empty is left out: `set` removes the field then, `append` and `default` do nothing.
     drop_empty: bool,
     /// The same for cookies.
-    cookies: Option<CookieRule>,
+    cookies: Option<Table<CookieRule>>,
 }
 
 /// Changes of cookies, done in the same order: of the Cookie field in the request, of Set-Cookie in the response.
@@ -57,17 +58,17 @@ pub(crate) struct CookieRule {
     /// Cookies that are removed. A name that ends with `*` means all that begin so.
     remove: Vec<String>,
     /// Old names and new ones.
-    rename: BTreeMap<String, String>,
+    rename: Named<String>,
     /// Names and those that get the same value.
-    copy: BTreeMap<String, String>,
+    copy: Named<String>,
     /// Cookies of whose values parts are replaced.
-    replace: BTreeMap<String, OneOrMany<Replace>>,
+    replace: Named<OneOrMany<Table<Replace>>>,
     /// Cookies that get a value if they have none. Values may hold `{...}`.
-    default: BTreeMap<String, String>,
+    default: Named<String>,
     /// Cookies that get a value. Values may hold `{...}`.
-    set: BTreeMap<String, String>,
+    set: Named<String>,
     /// Attributes of the cookies that a response sets, by name; a name that ends with `*` means all that begin so.
-    attributes: BTreeMap<String, cookies::Attributes>,
+    attributes: Named<Table<cookies::Attributes>>,
 }
 
 /// What is replaced in a value, and by what.
@@ -110,7 +111,7 @@ type Name = fn(&str) -> Result<String, String>;
 impl Rule {
     /// Reads a rule of a part's phase.
     pub(crate) fn compile(self, part: Part, place: &Place, mistakes: &mut Mistakes) -> Compiled {
-        let keys = *self.0;
+        let keys = self.keys();
         let when = keys
             .when
             .map(|when| when.compile(part, &place.key("when"), mistakes));
@@ -131,7 +132,7 @@ impl Rule {
         let changes = builder.changes;
         let cookies = keys
             .cookies
-            .map(|cookies| cookies.compile(part, &place.key("cookies"), mistakes));
+            .map(|cookies| cookies.0.compile(part, &place.key("cookies"), mistakes));
         Compiled {
             when,
             changes,
@@ -186,7 +187,11 @@ impl Builder<'_> {
             let place = place.at(index);
             let change = match name.strip_suffix('*') {
                 Some(beginning) if name.len() > 1 => (self.name)(name)
-                    .map(|name| name.strip_suffix('*').map(str::to_owned).unwrap_or_default())
+                    .map(|name| {
+                        name.strip_suffix('*')
+                            .map(str::to_owned)
+                            .unwrap_or_default()
+                    })
                     .map(Change::RemoveBeginning)
                     .map_err(|_| format!("`{beginning}` is no beginning of a name")),
                 Some(_) => Ok(Change::RemoveBeginning(String::new())),
@@ -196,12 +201,7 @@ impl Builder<'_> {
         }
     }
 
-    fn pairs(
-        &mut self,
-        key: &str,
-        pairs: BTreeMap<String, String>,
-        change: fn(String, String) -> Change,
-    ) {
+    fn pairs(&mut self, key: &str, pairs: Named<String>, change: fn(String, String) -> Change) {
         for (from, to) in pairs {
             let place = self.place.key(key).key(&from);
             let from = self.mistakes.take(&place, (self.name)(&from));
@@ -215,20 +215,21 @@ impl Builder<'_> {
         }
     }
 
-    fn replace(&mut self, replace: BTreeMap<String, OneOrMany<Replace>>) {
+    fn replace(&mut self, replace: Named<OneOrMany<Table<Replace>>>) {
         for (name, replacements) in replace {
             let place = self.place.key("replace").key(&name);
             let Some(name) = self.mistakes.take(&place, (self.name)(&name)) else {
                 continue;
             };
-            for (place, replace) in replacements.each(&place) {
+            for (place, Table(replace)) in replacements.each(&place) {
                 let regex = Regex::new(&replace.pattern);
                 let Some(regex) = self.mistakes.take(&place.key("pattern"), regex) else {
                     continue;
                 };
                 let with = self.grammar.with(regex.groups()).parse(&replace.with);
                 if let Some(with) = self.mistakes.take(&place.key("with"), with) {
-                    self.changes.push(Change::Replace(name.clone(), regex, with));
+                    self.changes
+                        .push(Change::Replace(name.clone(), regex, with));
                 }
             }
         }
@@ -237,7 +238,7 @@ impl Builder<'_> {
     fn values(
         &mut self,
         key: &str,
-        values: BTreeMap<String, OneOrMany<String>>,
+        values: Named<OneOrMany<String>>,
         change: fn(String, Vec<Template>) -> Change,
     ) {
         for (name, texts) in values {
@@ -247,14 +248,15 @@ impl Builder<'_> {
                 .each(&place)
                 .filter_map(|(place, text)| self.mistakes.take(&place, self.grammar.parse(&text)))
                 .collect();
-            self.changes.extend(name.map(|name| change(name, templates)));
+            self.changes
+                .extend(name.map(|name| change(name, templates)));
         }
     }
 
     fn value(
         &mut self,
         key: &str,
-        values: BTreeMap<String, String>,
+        values: Named<String>,
         change: fn(String, Vec<Template>) -> Change,
     ) {
         for (name, text) in values {

@@ -7,7 +7,7 @@ macro_rules! by_reference {
         $(#[$attribute])*
         #[derive(Debug, serde::Deserialize)]
         #[serde(transparent)]
-        pub(crate) struct $name(pub(crate) Box<$inner>);
+        pub(crate) struct $name(Box<crate::table::Table<$inner>>);
 
         impl tidegate_sdk::ConfigSchema for $name {
             const SCHEMA: &'static str =
@@ -15,6 +15,11 @@ macro_rules! by_reference {
         }
 
         impl $name {
+            /// What is written in it.
+            fn keys(self) -> $inner {
+                self.0.0
+            }
+
             /// The schema itself, for the place that is referred to.
             pub(crate) const DEFINITION: &'static str =
                 tidegate_sdk::schema::concat!("\"", $reference, "\":", <$inner as tidegate_sdk::ConfigSchema>::SCHEMA);

@@ -1,7 +1,7 @@
 //! The SDK's two heads as one: both tell the same facts of an exchange, through types of their own. Knows no source.
 
-use tidegate_sdk::prelude::*;
 use tidegate_sdk::TlsFacts;
+use tidegate_sdk::prelude::*;
 
 /// What both heads tell.
 pub(crate) trait View {

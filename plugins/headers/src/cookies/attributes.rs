@@ -1,10 +1,11 @@
 //! Which attributes a response's cookies get (RFC 6265 section 4.1.2). Knows no cookie but its name.
 
-use std::collections::BTreeMap;
+use crate::named::Named;
 
 use tidegate_sdk::prelude::*;
 
 use crate::mistakes::{Mistakes, Place};
+use crate::table::Table;
 
 /// Attributes that a cookie gets in place of its own; those that are not named stay as they are.
 #[derive(Debug, Default, Deserialize, ConfigSchema)]
@@ -71,12 +72,12 @@ impl Rules {
 
 /// Reads attributes by names.
 pub(crate) fn compile(
-    rules: BTreeMap<String, Attributes>,
+    rules: Named<Table<Attributes>>,
     place: &Place,
     mistakes: &mut Mistakes,
 ) -> Rules {
     // Beginnings sort before what they begin, so that the exact name has the last word.
-    let rules = rules.into_iter().map(|(name, attributes)| {
+    let rules = rules.into_iter().map(|(name, Table(attributes))| {
         let place = place.key(&name);
         let name = match name.strip_suffix('*') {
             Some(beginning) => Name::Beginning(beginning.as_bytes().to_vec()),
@@ -114,9 +115,15 @@ impl Attributes {
             }
             add("SameSite", Some(["SameSite=", word].concat()));
         }
-        for (key, name, value) in [("path", "Path", self.path), ("domain", "Domain", self.domain)] {
+        for (key, name, value) in [
+            ("path", "Path", self.path),
+            ("domain", "Domain", self.domain),
+        ] {
             let Some(value) = value else { continue };
-            if value.bytes().any(|byte| byte.is_ascii_control() || byte == b';') {
+            if value
+                .bytes()
+                .any(|byte| byte.is_ascii_control() || byte == b';')
+            {
                 mistakes.add(
                     &place.key(key),
                     "an attribute can't hold a semicolon or a control character",

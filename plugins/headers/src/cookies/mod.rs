@@ -33,7 +33,11 @@ impl Compiled {
                     change.apply(&mut jar, drop_empty, buffer);
                 }
                 let cookie = jar.end();
-                write(fields, "cookie", cookie.map(|cookie| cookie.into_iter().collect()));
+                write(
+                    fields,
+                    "cookie",
+                    cookie.map(|cookie| cookie.into_iter().collect()),
+                );
             }
             Part::Response => {
                 let mut jar = response::Jar::new(fields);

@@ -74,7 +74,10 @@ impl Fields for Jar<'_> {
     }
 
     fn get_all(&self, name: &str) -> Vec<Vec<u8>> {
-        let found = self.pairs.iter().filter(|(known, _)| known == name.as_bytes());
+        let found = self
+            .pairs
+            .iter()
+            .filter(|(known, _)| known == name.as_bytes());
         found.map(|(_, value)| value.clone()).collect()
     }
 
@@ -86,10 +89,14 @@ impl Fields for Jar<'_> {
     }
 
     fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
-        let at = self.pairs.iter().position(|(known, _)| known == name.as_bytes());
+        let at = self
+            .pairs
+            .iter()
+            .position(|(known, _)| known == name.as_bytes());
         self.pairs.retain(|(known, _)| known != name.as_bytes());
         let at = at.unwrap_or(self.pairs.len());
-        self.pairs.insert(at, (name.as_bytes().to_vec(), value.to_vec()));
+        self.pairs
+            .insert(at, (name.as_bytes().to_vec(), value.to_vec()));
         self.changed = true;
         Ok(())
     }

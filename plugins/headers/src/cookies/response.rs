@@ -23,7 +23,9 @@ pub(super) struct Cookie {
 
 impl Cookie {
     fn parse(line: &[u8]) -> Self {
-        let mut parts = line.split(|byte| *byte == b';').map(|part| part.trim_ascii());
+        let mut parts = line
+            .split(|byte| *byte == b';')
+            .map(|part| part.trim_ascii());
         let pair = parts.next().unwrap_or_default();
         let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
             Some(at) => {
@@ -123,7 +125,10 @@ impl Fields for Jar<'_> {
 
     /// The first cookie of the name keeps its attributes; others of the same name go.
     fn set(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
-        let at = self.cookies.iter().position(|it| it.name == name.as_bytes());
+        let at = self
+            .cookies
+            .iter()
+            .position(|it| it.name == name.as_bytes());
         let mut cookie = at
             .and_then(|at| self.cookies.get(at).cloned())
             .unwrap_or_else(|| Cookie {
@@ -133,7 +138,8 @@ impl Fields for Jar<'_> {
             });
         cookie.value = value.to_vec();
         self.cookies.retain(|it| it.name != name.as_bytes());
-        self.cookies.insert(at.unwrap_or(self.cookies.len()), cookie);
+        self.cookies
+            .insert(at.unwrap_or(self.cookies.len()), cookie);
         self.changed = true;
         Ok(())
     }

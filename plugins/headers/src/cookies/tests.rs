@@ -12,7 +12,11 @@ fn sent(cookies: Value, fields: &[(&str, &str)]) -> Vec<String> {
         request = request.field(name, value);
     }
     let outcome = harness.request(request);
-    let cookies = outcome.request.fields.iter().filter(|(name, _)| name == "cookie");
+    let cookies = outcome
+        .request
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "cookie");
     cookies
         .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
         .collect()
@@ -26,7 +30,10 @@ fn set(cookies: Value, lines: &[&str]) -> Vec<String> {
         response = response.field("set-cookie", line);
     }
     let response = harness.respond(&mut outcome, response);
-    let cookies = response.fields.iter().filter(|(name, _)| name == "set-cookie");
+    let cookies = response
+        .fields
+        .iter()
+        .filter(|(name, _)| name == "set-cookie");
     cookies
         .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
         .collect()
@@ -39,9 +46,18 @@ fn a_requests_cookies_are_changed_one_by_one() {
         (json!({"remove": ["x"]}), vec!["a=1; b=\"2\";c", "d=4=5"]),
         (json!({"remove": ["b"]}), vec!["a=1; c; d=4=5"]),
         (json!({"remove": ["*"]}), vec![]),
-        (json!({"rename": {"a": "z"}}), vec!["b=\"2\"; c; d=4=5; z=1"]),
-        (json!({"copy": {"d": "a"}}), vec!["a=4=5; b=\"2\"; c; d=4=5"]),
-        (json!({"default": {"a": "9", "e": "{method}"}}), vec!["a=1; b=\"2\"; c; d=4=5; e=GET"]),
+        (
+            json!({"rename": {"a": "z"}}),
+            vec!["b=\"2\"; c; d=4=5; z=1"],
+        ),
+        (
+            json!({"copy": {"d": "a"}}),
+            vec!["a=4=5; b=\"2\"; c; d=4=5"],
+        ),
+        (
+            json!({"default": {"a": "9", "e": "{method}"}}),
+            vec!["a=1; b=\"2\"; c; d=4=5; e=GET"],
+        ),
         (
             json!({"replace": {"d": {"pattern": "([0-9])=([0-9])", "with": "$2.$1"}}}),
             vec!["a=1; b=\"2\"; c; d=5.4"],
@@ -64,7 +80,10 @@ fn a_value_from_outside_stays_one_cookie() {
 
 #[test]
 fn a_responses_cookies_keep_what_is_not_changed() {
-    let lines = ["sid=1; Path=/; expires=Wed, 01 Jan 2030 00:00:00 GMT", "b=2; secure"];
+    let lines = [
+        "sid=1; Path=/; expires=Wed, 01 Jan 2030 00:00:00 GMT",
+        "b=2; secure",
+    ];
     for (rule, expected) in [
         (json!({"remove": ["x"]}), lines.to_vec()),
         (json!({"remove": ["s*"]}), vec!["b=2; secure"]),

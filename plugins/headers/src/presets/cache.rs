@@ -82,9 +82,13 @@ impl CacheControl {
             words.extend(seconds.map(|seconds| [word, &seconds.to_string()].concat()));
         }
         if words.is_empty() {
-            mistakes.add(place, "it says nothing; write `max-age`, `no-store` or another key");
+            mistakes.add(
+                place,
+                "it says nothing; write `max-age`, `no-store` or another key",
+            );
         }
-        let keeps = self.public || self.max_age.is_some() || self.s_maxage.is_some() || self.immutable;
+        let keeps =
+            self.public || self.max_age.is_some() || self.s_maxage.is_some() || self.immutable;
         if self.no_store && keeps {
             mistakes.add(
                 &place.key("no-store"),

@@ -7,6 +7,7 @@ use super::put;
 use crate::condition::{Condition, Part, When};
 use crate::facts::Fields;
 use crate::mistakes::{Mistakes, Place};
+use crate::table::Table;
 use crate::template::{Grammar, Source, Template};
 
 /// Fields that tell browsers to be careful. Written as `{}`, it sets those that hurt nobody: HSTS over TLS, `nosniff`, no
@@ -18,8 +19,8 @@ pub(crate) struct Security {
     when: Option<When>,
     /// Whether a field that the upstream sets counts.
     keep: bool,
-    /// Strict-Transport-Security, over TLS only: `false`, or for how long.
-    hsts: Hsts,
+    /// Strict-Transport-Security, over TLS only: for how long.
+    hsts: Table<Hsts>,
     /// Content-Security-Policy. `{nonce}` is a random value, the same all through the exchange.
     csp: Option<String>,
     /// Content-Security-Policy-Report-Only.
@@ -45,7 +46,7 @@ impl Default for Security {
         Security {
             when: None,
             keep: false,
-            hsts: Hsts::default(),
+            hsts: Table::default(),
             csp: None,
             csp_report_only: None,
             frame: Frame::SameOrigin,
@@ -113,7 +114,7 @@ impl Security {
         let when = self
             .when
             .map(|when| when.compile(Part::Response, &place.key("when"), mistakes));
-        let hsts = self.hsts.compile(&place.key("hsts"), mistakes);
+        let hsts = self.hsts.0.compile(&place.key("hsts"), mistakes);
         let grammar = Grammar::fields(true);
         let mut fields = Vec::new();
         let frame = match self.frame {
@@ -130,7 +131,11 @@ impl Security {
         let referrer = Some(self.referrer).filter(|referrer| !referrer.is_empty());
         for (key, name, text) in [
             ("csp", "content-security-policy", self.csp),
-            ("csp-report-only", "content-security-policy-report-only", self.csp_report_only),
+            (
+                "csp-report-only",
+                "content-security-policy-report-only",
+                self.csp_report_only,
+            ),
             ("referrer", "referrer-policy", referrer),
             ("permissions", "permissions-policy", self.permissions),
             ("opener", "cross-origin-opener-policy", self.opener),
@@ -144,7 +149,10 @@ impl Security {
             let Some(template) = mistakes.take(&place, grammar.parse(&text)) else {
                 continue;
             };
-            if key.starts_with("csp") && text.contains("'nonce-") && !template.names(|it| *it == Source::Nonce) {
+            if key.starts_with("csp")
+                && text.contains("'nonce-")
+                && !template.names(|it| *it == Source::Nonce)
+            {
                 mistakes.add(
                     &place,
                     "a nonce that is always the same protects nobody; write `'nonce-{nonce}'`",

@@ -12,7 +12,12 @@ fn rewritten(config: Value, request: Request) -> Outcome {
 }
 
 fn target(config: Value, target: &str) -> String {
-    let sent = rewritten(config, Request::get(target).param("id", "a/../b").param("*", "x/y z"));
+    let sent = rewritten(
+        config,
+        Request::get(target)
+            .param("id", "a/../b")
+            .param("*", "x/y z"),
+    );
     if let Some(answer) = sent.answer {
         return answer.status.to_string();
     }
@@ -50,17 +55,29 @@ fn paths_are_rewritten_by_pattern_and_template() {
             "/u/7/x?q",
             "/users/7/profile/x?q",
         ),
-        (json!({"pattern": "^/u/([0-9]+)$", "path": "/$1"}), "/u/x", "/u/x"),
+        (
+            json!({"pattern": "^/u/([0-9]+)$", "path": "/$1"}),
+            "/u/x",
+            "/u/x",
+        ),
         (json!({"path": "/base{path}"}), "/a%20b", "/base/a%20b"),
         (json!({"path": "/files/{param:*}"}), "/a", "/files/x/y%20z"),
         // What a value would make of the path is not what was meant.
         (json!({"path": "/files/{param:id}"}), "/a", "400"),
         (json!({"path": "/files/{query:f}"}), "/a?f=..", "400"),
         (json!({"path": "/files/{query:f}/x"}), "/a?f=%2e%2e", "400"),
-        (json!({"path": "/files/{query:f}"}), "/a?f=b%20c", "/files/b%20c?f=b%20c"),
+        (
+            json!({"path": "/files/{query:f}"}),
+            "/a?f=b%20c",
+            "/files/b%20c?f=b%20c",
+        ),
         (json!({"path": "/files/{query:f}"}), "/a?f=b%3fc", "400"),
     ] {
-        assert_eq!(target(json!({"rewrite": rewrite.clone()}), asked), expected, "{rewrite} {asked}");
+        assert_eq!(
+            target(json!({"rewrite": rewrite.clone()}), asked),
+            expected,
+            "{rewrite} {asked}"
+        );
     }
 }
 
@@ -78,12 +95,32 @@ fn rewrites_are_done_in_their_order_under_conditions_on_what_came() {
 #[test]
 fn a_querys_parameters_are_changed_one_by_one() {
     for (query, asked, expected) in [
-        (json!({"remove": ["utm_*", "b"]}), "/?a=1&utm_x=2&b&c=%20", "/?a=1&c=%20"),
-        (json!({"keep": ["a"]}), "/?a=1&b=2&a=3&%61=4", "/?a=1&a=3&%61=4"),
+        (
+            json!({"remove": ["utm_*", "b"]}),
+            "/?a=1&utm_x=2&b&c=%20",
+            "/?a=1&c=%20",
+        ),
+        (
+            json!({"keep": ["a"]}),
+            "/?a=1&b=2&a=3&%61=4",
+            "/?a=1&a=3&%61=4",
+        ),
         (json!({"remove": ["*"]}), "/?a=1", "/"),
-        (json!({"set": {"a": "{header:x}", "n w": "1"}}), "/?b=1&a=2&a=3", "/?b=1&a=&n%20w=1"),
-        (json!({"set": {"host": "{host}&x"}}), "/", "/?host=test.example&x"),
-        (json!({"set": {"p": "{path}"}}), "/a%20b", "/a%20b?p=%2Fa%2520b"),
+        (
+            json!({"set": {"a": "{header:x}", "n w": "1"}}),
+            "/?b=1&a=2&a=3",
+            "/?b=1&a=&n%20w=1",
+        ),
+        (
+            json!({"set": {"host": "{host}&x"}}),
+            "/",
+            "/?host=test.example&x",
+        ),
+        (
+            json!({"set": {"p": "{path}"}}),
+            "/a%20b",
+            "/a%20b?p=%2Fa%2520b",
+        ),
         (json!({"set": {"a": "1"}}), "/?a=1", "/?a=1"),
         (json!({"remove": ["x"]}), "/?", "/?"),
     ] {
@@ -100,7 +137,10 @@ fn host_and_method_are_rewritten() {
         "host": "{route}.internal:8080",
     }});
     let post = || Request::post("/", b"x");
-    let sent = rewritten(config.clone(), post().field("x-http-method-override", "DELETE"));
+    let sent = rewritten(
+        config.clone(),
+        post().field("x-http-method-override", "DELETE"),
+    );
     assert_eq!(sent.request.method, "DELETE");
     assert_eq!(sent.request.authority, "test.internal:8080");
     let sent = rewritten(config, post().field("x-http-method-override", "TRACE"));
@@ -124,24 +164,45 @@ fn the_path_that_came_is_kept_for_the_response() {
     let mut harness = Harness::<Headers>::new(config).unwrap();
     let mut outcome = harness.request(Request::get("/api/users"));
     let response = harness.response(&mut outcome, 200, &[], b"");
-    assert_eq!(response.field("x-path").as_deref(), Some("/users /api/users"));
+    assert_eq!(
+        response.field("x-path").as_deref(),
+        Some("/users /api/users")
+    );
     assert_eq!(response.field("x-wrong"), None);
 }
 
 #[test]
 fn mistakes_are_told_at_their_key() {
     for (rewrite, words) in [
-        (json!({"path": "users"}), "`rewrite.path`: `users` must begin with `/`"),
+        (
+            json!({"path": "users"}),
+            "`rewrite.path`: `users` must begin with `/`",
+        ),
         (json!({"path": "/a?b"}), "change the query with `query`"),
-        (json!({"path": "/a", "add-prefix": "/b"}), "write two rewrites"),
-        (json!({"pattern": "("}), "`rewrite.pattern`: `(` is no pattern"),
+        (
+            json!({"path": "/a", "add-prefix": "/b"}),
+            "write two rewrites",
+        ),
+        (
+            json!({"pattern": "("}),
+            "`rewrite.pattern`: `(` is no pattern",
+        ),
         (json!({"pattern": "a", "path": "/$1"}), "no group `1`"),
         (json!({"method": "GE T"}), "`rewrite.method`"),
         (json!({"method": "CONNECT"}), "no method that can be sent"),
         (json!({"host": "http://a/"}), "no host such as"),
-        (json!({"strip-prefix": "api"}), "`rewrite.strip-prefix`: `api` must be a path"),
-        (json!({"query": {"set": {"a": "{b}"}}}), "`rewrite.query.set.a`"),
-        (json!({"when": {"status": 200}, "path": "/a"}), "`rewrite.when.status`: there is no response yet"),
+        (
+            json!({"strip-prefix": "api"}),
+            "`rewrite.strip-prefix`: `api` must be a path",
+        ),
+        (
+            json!({"query": {"set": {"a": "{b}"}}}),
+            "`rewrite.query.set.a`",
+        ),
+        (
+            json!({"when": {"status": 200}, "path": "/a"}),
+            "`rewrite.when.status`: there is no response yet",
+        ),
         (json!([{}, {"path": "x"}]), "`rewrite[1].path`"),
     ] {
         let error = Harness::<Headers>::new(json!({"rewrite": rewrite})).unwrap_err();

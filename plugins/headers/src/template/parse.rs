@@ -155,10 +155,7 @@ impl Reader<'_> {
                 .split_once('}')
                 .ok_or_else(|| format!("`{}` has a `${{` without its `}}`", self.whole))?
         } else {
-            let digits = after
-                .bytes()
-                .take_while(u8::is_ascii_digit)
-                .count();
+            let digits = after.bytes().take_while(u8::is_ascii_digit).count();
             if digits == 0 {
                 return Err(format!(
                     "`{}` has a `$` that names no group; write `$1`, `${{name}}`, or `$$` for a dollar",
@@ -201,7 +198,9 @@ impl Reader<'_> {
             .map(|part| self.filter(part))
             .collect::<Result<_, String>>()?;
         if filters.len() > MAX_FILTERS {
-            return Err(format!("`{{{inside}}}` has more than {MAX_FILTERS} filters"));
+            return Err(format!(
+                "`{{{inside}}}` has more than {MAX_FILTERS} filters"
+            ));
         }
         Ok(Place { source, filters })
     }

@@ -114,11 +114,27 @@ fn a_value_from_outside_cannot_break_what_it_becomes_part_of() {
         ),
         (Escape::Url, "/x{path}/{param:*}", "/x/a%20b/c/a%20b/c"),
         (Escape::Url, "{header:evil}", "a%0D%0Aset-cookie:%20b%00%7F"),
-        (Escape::Query, "{header:up}", "..%2F..%2Fetc%2Fpasswd%3Fa%23b%3Bc%252f"),
-        (Escape::Cookie, "{header:evil}", "a%0D%0Aset-cookie:%20b%00%7F"),
-        (Escape::Html, "<b>{header:code}</b>\n", "<b>&lt;a href=&quot;&#39;&amp;\\</b>\n"),
+        (
+            Escape::Query,
+            "{header:up}",
+            "..%2F..%2Fetc%2Fpasswd%3Fa%23b%3Bc%252f",
+        ),
+        (
+            Escape::Cookie,
+            "{header:evil}",
+            "a%0D%0Aset-cookie:%20b%00%7F",
+        ),
+        (
+            Escape::Html,
+            "<b>{header:code}</b>\n",
+            "<b>&lt;a href=&quot;&#39;&amp;\\</b>\n",
+        ),
         (Escape::Json, "\"{header:code}\"", "\"<a href=\\\"'&\\\\\""),
-        (Escape::Json, "\"{header:evil}\"", "\"a\\u000d\\u000aset-cookie: b\\u0000\u{7f}\""),
+        (
+            Escape::Json,
+            "\"{header:evil}\"",
+            "\"a\\u000d\\u000aset-cookie: b\\u0000\u{7f}\"",
+        ),
         (Escape::Url, "{header:none|fallback:/a/b}", "/a/b"),
     ] {
         assert_eq!(render(escape, text), expected, "{text}");
