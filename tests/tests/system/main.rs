@@ -124,6 +124,9 @@ mod contract;
 /// The filters that ship.
 mod shipped;
 
+/// The filter `headers` in all its parts, over real connections.
+mod shipped_headers;
+
 /// Each folder of `examples/`, run as its README says.
 mod examples;
 

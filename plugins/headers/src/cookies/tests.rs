@@ -128,6 +128,10 @@ fn mistakes_are_told_at_their_key() {
             "`response.cookies.attributes.a.path`: an attribute can't",
         ),
         (
+            json!({"request": {"cookies": {"set": {"a": "1; b"}}}}),
+            "`request.cookies.set.a`: a cookie's value can't hold `;`",
+        ),
+        (
             json!({"response": {"cookies": {"set": {"a b": "1"}}}}),
             "`response.cookies.set.a b`: `a b` is no cookie's name",
         ),

@@ -114,7 +114,7 @@ fn a_querys_parameters_are_changed_one_by_one() {
         (
             json!({"set": {"host": "{host}&x"}}),
             "/",
-            "/?host=test.example&x",
+            "/?host=test.example%26x",
         ),
         (
             json!({"set": {"p": "{path}"}}),

@@ -2,6 +2,8 @@
 //! no exchange.
 
 use super::filter::Filter;
+use super::filter::is_unreserved;
+use super::render::percent_encode;
 use super::{Escape, Piece, Place, Source, Template};
 
 /// The longest template, in bytes.
@@ -69,10 +71,36 @@ impl<'a> Grammar<'a> {
             literal: String::new(),
         };
         reader.read()?;
+        for piece in &mut reader.pieces {
+            if let Piece::Text(text) = piece {
+                self.own_text(text)?;
+            }
+        }
         Ok(Template {
             pieces: reader.pieces,
             escape: self.escape,
         })
+    }
+
+    /// What the operator wrote must fit as well. In a path or an address it stands as it was written.
+    fn own_text(&self, text: &mut Vec<u8>) -> Result<(), String> {
+        match self.escape {
+            Escape::Query => {
+                let written = std::mem::take(text);
+                percent_encode(&written, is_unreserved, text);
+            }
+            Escape::Cookie => {
+                let may_not = |byte: &&u8| !byte.is_ascii_graphic() || b"\",;\\".contains(byte);
+                if let Some(byte) = text.iter().find(may_not) {
+                    let letter = char::from(*byte);
+                    return Err(format!(
+                        "a cookie's value can't hold `{letter}`; write it percent-encoded"
+                    ));
+                }
+            }
+            Escape::Field | Escape::Url | Escape::Html | Escape::Json => {}
+        }
+        Ok(())
     }
 
     /// Text as it stands, without places.
