@@ -124,6 +124,9 @@ mod contract;
 /// The filters that ship.
 mod shipped;
 
+/// The recipes of `docs/filters/`.
+mod recipes;
+
 /// Each folder of `examples/`, run as its README says.
 mod examples;
 
