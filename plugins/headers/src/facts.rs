@@ -6,13 +6,13 @@ use std::cell::OnceCell;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tidegate_sdk::prelude::*;
-use tidegate_sdk::{clock, random};
+use tidegate_sdk::{CertificateFacts, clock, random};
 
 use crate::cookies;
 use crate::names;
 use crate::number;
 use crate::query;
-use crate::template::{Source, TimeFormat};
+use crate::template::{CertificatePart, Source, TimeFormat, Unit};
 use crate::time;
 use crate::view::View;
 
@@ -339,9 +339,39 @@ fn write(view: &dyn View, facts: &dyn Facts, source: &Source, out: &mut Vec<u8>)
         }
         Source::Nonce => put(out, nonce(view)),
         Source::Uuid => put(out, uuid()),
-        Source::Certificate(_) | Source::Duration(_) => false,
+        Source::Certificate(part) => {
+            let certificate = view.client_certificate();
+            certificate.is_some_and(|facts| certificate_fact(&facts, *part, out))
+        }
+        Source::Duration(unit) => {
+            let nanoseconds = view.elapsed();
+            match unit {
+                Unit::Microseconds => number::write(nanoseconds / 1_000, out),
+                Unit::Milliseconds => number::write(nanoseconds / 1_000_000, out),
+                Unit::Seconds => {
+                    number::write(nanoseconds / 1_000_000_000, out);
+                    out.push(b'.');
+                    number::write_padded(nanoseconds / 1_000_000 % 1_000, 3, out);
+                    true
+                }
+            }
+        }
         // Only who renders knows the groups.
         Source::Capture(_) => false,
+    }
+}
+
+/// A fact of a client's certificate; of several names the first.
+fn certificate_fact(facts: &CertificateFacts, part: CertificatePart, out: &mut Vec<u8>) -> bool {
+    match part {
+        CertificatePart::Subject => put(out, &facts.subject),
+        CertificatePart::Issuer => put(out, &facts.issuer),
+        CertificatePart::Serial => put(out, &facts.serial),
+        CertificatePart::Sha256 => put(out, &facts.sha256),
+        CertificatePart::Dns => put_some(out, facts.dns_names.first()),
+        CertificatePart::Uri => put_some(out, facts.uris.first()),
+        CertificatePart::Email => put_some(out, facts.emails.first()),
+        CertificatePart::Ip => put_some(out, facts.ip_addresses.first()),
     }
 }
 

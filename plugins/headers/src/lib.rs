@@ -16,6 +16,9 @@ mod number;
 mod one_or_many;
 mod pattern;
 mod presets;
+#[doc(hidden)]
+#[cfg(not(target_arch = "wasm32"))]
+pub mod probe;
 mod query;
 mod redirect;
 mod regex;
@@ -176,5 +179,7 @@ impl Headers {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

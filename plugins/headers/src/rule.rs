@@ -357,7 +357,7 @@ fn set(
 ) {
     // All are rendered before anything changes: a value may be made from the field's own.
     if let [template] = templates {
-        if let Some(value) = template.literal() {
+        if let Some(value) = template.literal().filter(|value| !value.is_empty()) {
             return set_or_remove(fields, name, value);
         }
         buffer.clear();

@@ -1,7 +1,7 @@
 //! The SDK's two heads as one: both tell the same facts of an exchange, through types of their own. Knows no source.
 
-use tidegate_sdk::TlsFacts;
 use tidegate_sdk::prelude::*;
+use tidegate_sdk::{CertificateFacts, TlsFacts};
 
 /// What both heads tell.
 pub(crate) trait View {
@@ -20,6 +20,8 @@ pub(crate) trait View {
     fn property(&self, name: &str) -> Option<Vec<u8>>;
     fn set_property(&self, name: &str, value: &[u8]) -> Result<(), Refusal>;
     fn request_field(&self, name: &str) -> Option<Vec<u8>>;
+    fn client_certificate(&self) -> Option<CertificateFacts>;
+    fn elapsed(&self) -> u64;
 }
 
 macro_rules! views {
@@ -69,6 +71,12 @@ macro_rules! views {
             }
             fn request_field(&self, name: &str) -> Option<Vec<u8>> {
                 self.request_field(name)
+            }
+            fn client_certificate(&self) -> Option<CertificateFacts> {
+                self.client_certificate()
+            }
+            fn elapsed(&self) -> u64 {
+                self.elapsed()
             }
         })*
     };

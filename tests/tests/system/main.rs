@@ -126,6 +126,7 @@ mod shipped;
 
 /// The filter `headers` in all its parts, over real connections.
 mod shipped_headers;
+
 /// The recipes of `docs/filters/`.
 mod recipes;
 

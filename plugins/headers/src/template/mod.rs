@@ -7,7 +7,7 @@ mod render;
 mod source;
 
 pub(crate) use parse::Grammar;
-pub(crate) use source::{Source, TimeFormat};
+pub(crate) use source::{CertificatePart, Source, TimeFormat, Unit};
 
 pub(crate) use filter::{Filter, is_unreserved, url_decode};
 pub(crate) use render::{percent_encode, without_controls};
