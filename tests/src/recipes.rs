@@ -243,7 +243,9 @@ impl Recipe {
             others.push(upstream);
         }
         let mut setup = Setup::with_upstream("main", &echo.url()).toml(&toml);
-        for name in FILTERS {
+        // One that is there and not configured would be a mistake.
+        let wanted = |name: &&str| *name == filter || self.toml.contains(*name);
+        for name in FILTERS.iter().filter(wanted) {
             setup = setup.filter(name, plugin(name, Carrier::Core));
         }
         if !toml.contains("[[route]]") {
