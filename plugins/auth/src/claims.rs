@@ -1,12 +1,11 @@
 //! Claims: where they stand, what they must be, and how they are passed on. Knows neither tokens nor keys.
 
-use std::collections::BTreeMap;
-
 use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::config::RuleConfig;
 use crate::identity::Identity;
+use crate::pairs::Pairs;
 use crate::place::field_name;
 use crate::refused::{Refused, Rejection};
 
@@ -74,7 +73,7 @@ pub(crate) struct UseConfig<'a> {
     pub(crate) key: &'static str,
     pub(crate) scopes: &'a [String],
     pub(crate) rules: &'a [RuleConfig],
-    pub(crate) claims: &'a BTreeMap<String, String>,
+    pub(crate) claims: &'a Pairs<String>,
     pub(crate) properties: &'a [String],
     pub(crate) consumer: Option<&'a str>,
     /// The claims that are the consumer's name if none is configured, the first that is there.
@@ -91,12 +90,12 @@ impl Use {
             read(rule).map_err(|error| format!("`{key}.require[{index}]`: {error}"))
         });
         let mut passed = Vec::new();
-        for (claim, field) in config.claims {
+        for (claim, field) in config.claims.iter() {
             let field = field_name(field, &format!("{key}.claims"))?;
-            passed.push((Path::new(claim), claim.clone(), Some(field)));
+            passed.push((Path::new(claim), claim.to_owned(), Some(field)));
         }
         for claim in config.properties {
-            if !config.claims.contains_key(claim) {
+            if config.claims.get(claim).is_none() {
                 passed.push((Path::new(claim), claim.clone(), None));
             }
         }

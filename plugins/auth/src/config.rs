@@ -1,10 +1,10 @@
 //! What the operator writes: types that serde reads and that the manifest's schema is made of. Checks nothing; each method's
 //! file turns its part into what it works with.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 use tidegate_sdk::prelude::*;
+
+use crate::pairs::Pairs;
 
 /// What the operator configures: at least one method, or `ip`.
 #[derive(Debug, Default, Deserialize, ConfigSchema)]
@@ -165,7 +165,7 @@ pub struct BasicConfig {
     pub htpasswd: Option<String>,
     /// Roles by name.
     #[serde(default)]
-    pub roles: BTreeMap<String, Vec<String>>,
+    pub roles: Pairs<Vec<String>>,
     /// Whether the field Authorization is removed from what is forwarded. Default: false.
     #[serde(default)]
     pub hide: bool,
@@ -221,7 +221,7 @@ pub struct JwtConfig {
     pub require: Vec<RuleConfig>,
     /// Claims that are passed on, and the fields for them: `{ sub = "x-user" }`. A name with dots leads into objects.
     #[serde(default)]
-    pub claims: BTreeMap<String, String>,
+    pub claims: Pairs<String>,
     /// Claims that are left as properties `claim.NAME` for later filters, besides those of `claims`.
     #[serde(default)]
     pub properties: Vec<String>,
@@ -387,7 +387,7 @@ pub struct IntrospectionConfig {
     pub require: Vec<RuleConfig>,
     /// Members of the answer that are passed on, and the fields for them.
     #[serde(default)]
-    pub claims: BTreeMap<String, String>,
+    pub claims: Pairs<String>,
     /// Members that are left as properties `claim.NAME` for later filters, besides those of `claims`.
     #[serde(default)]
     pub properties: Vec<String>,

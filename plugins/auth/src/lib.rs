@@ -14,6 +14,7 @@ mod introspection;
 mod ip;
 mod json;
 mod jwt;
+mod pairs;
 mod place;
 mod refused;
 mod remember;

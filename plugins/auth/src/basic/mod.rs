@@ -80,10 +80,10 @@ impl Users {
                 "`basic` needs `users` or `htpasswd` with at least one line `NAME:HASH`".to_owned(),
             );
         }
-        if let Some(name) = config
+        if let Some((name, _)) = config
             .roles
-            .keys()
-            .find(|name| !users.iter().any(|user| user.name == **name))
+            .iter()
+            .find(|(name, _)| !users.iter().any(|user| user.name == *name))
         {
             return Err(format!("`basic.roles`: there is no user `{name}`"));
         }

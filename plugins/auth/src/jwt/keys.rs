@@ -4,13 +4,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rsa::pkcs1::DecodeRsaPublicKey as _;
-use rsa::pkcs8::DecodePublicKey as _;
 use rsa::traits::PublicKeyParts as _;
 use rsa::{BoxedUint, Pkcs1v15Sign, Pss, PublicKey};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
+use super::der::{self, BIT_STRING, Der, INTEGER, OID, SEQUENCE};
 use crate::config::Algorithm;
 
 /// The longest modulus, in bits: what a verification costs grows with its square.
@@ -122,9 +121,9 @@ impl Key {
             return Err("this is a private key, which does not belong here; `openssl pkey -pubout` prints its public key".to_owned());
         }
         let material = if pem.contains("BEGIN RSA PUBLIC KEY") {
-            PublicKey::from_pkcs1_pem(pem).ok().map(Material::rsa)
+            der::pem(pem, "RSA PUBLIC KEY").and_then(|der| rsa_key(&der))
         } else {
-            spki(pem)
+            der::pem(pem, "PUBLIC KEY").and_then(|der| spki(&der))
         };
         let Some(material) = material else {
             return Err(
@@ -328,36 +327,48 @@ fn rsa(key: &PublicKey, algorithm: Algorithm, message: &[u8], signature: &[u8]) 
     verified.is_ok()
 }
 
-/// A public key in the form that all kinds share, whichever it is.
-fn spki(pem: &str) -> Option<Material> {
-    use rsa::pkcs8::der::pem::decode_vec;
-    use rsa::pkcs8::spki::SubjectPublicKeyInfoRef;
-    let (label, der) = decode_vec(pem.as_bytes()).ok()?;
-    if label != "PUBLIC KEY" {
+/// A public key in the form that all kinds share (RFC 5280 section 4.1.2.7), whichever it is.
+fn spki(bytes: &[u8]) -> Option<Material> {
+    let mut whole = Der(bytes);
+    let mut info = whole.inside(SEQUENCE)?;
+    let mut algorithm = info.inside(SEQUENCE)?;
+    let kind = algorithm.take(OID)?;
+    // A bit string begins with the number of bits that its last byte lacks.
+    let key = info.take(BIT_STRING)?.strip_prefix(&[0])?;
+    if !(whole.is_empty() && info.is_empty()) {
         return None;
     }
-    if let Ok(key) = PublicKey::from_public_key_der(&der) {
-        return Some(Material::rsa(key));
-    }
-    let info = SubjectPublicKeyInfoRef::try_from(der.as_slice()).ok()?;
-    let bytes = info.subject_public_key.as_bytes()?;
-    let curve = info
-        .algorithm
-        .parameters_oid()
-        .ok()
-        .map(|oid| oid.to_string());
-    match (info.algorithm.oid.to_string().as_str(), curve.as_deref()) {
-        ("1.2.840.10045.2.1", Some("1.2.840.10045.3.1.7")) => {
-            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(bytes).ok()?;
+    match (kind, algorithm.take(OID)) {
+        (der::RSA, _) => rsa_key(key),
+        (der::EC, Some(der::P256)) => {
+            let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
             Some(Material::P256(Box::new(key)))
         }
-        ("1.2.840.10045.2.1", Some("1.3.132.0.34")) => {
-            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(bytes).ok()?;
+        (der::EC, Some(der::P384)) => {
+            let key = p384::ecdsa::VerifyingKey::from_sec1_bytes(key).ok()?;
             Some(Material::P384(Box::new(key)))
         }
-        ("1.3.101.112", _) => ed25519(&bytes.try_into().ok()?),
+        (der::ED25519, None) => ed25519(&key.try_into().ok()?),
         _ => None,
     }
+}
+
+/// Modulus and exponent (RFC 8017 appendix A.1.1).
+fn rsa_key(bytes: &[u8]) -> Option<Material> {
+    let mut whole = Der(bytes);
+    let mut key = whole.inside(SEQUENCE)?;
+    let (n, e) = (key.take(INTEGER)?, key.take(INTEGER)?);
+    if !(whole.is_empty() && key.is_empty()) {
+        return None;
+    }
+    // Both are positive.
+    let number = |bytes: &[u8]| {
+        let positive = bytes.first().is_some_and(|first| *first < 0x80);
+        positive.then(|| BoxedUint::from_be_slice_vartime(bytes))
+    };
+    PublicKey::new(number(n)?, number(e)?)
+        .ok()
+        .map(Material::rsa)
 }
 
 /// A key of small order verifies what nobody signed.

@@ -1,5 +1,6 @@
 //! JSON Web Tokens (RFC 7519): finds the token, verifies it with a key that its issuer has, checks its claims, and remembers that.
 
+mod der;
 mod keys;
 mod remote;
 mod token;
