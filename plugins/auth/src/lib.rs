@@ -6,6 +6,7 @@
 mod answers;
 mod api_key;
 mod basic;
+mod certificate;
 mod claims;
 mod config;
 mod dates;
@@ -25,6 +26,7 @@ use tidegate_sdk::prelude::*;
 use crate::answers::Answers;
 use crate::api_key::ApiKeys;
 use crate::basic::Users;
+use crate::certificate::Certificates;
 pub use crate::config::Config;
 use crate::config::Method;
 use crate::identity::{Identity, Outgoing};
@@ -60,6 +62,7 @@ enum Way {
     Jwt(Tokens),
     Introspection(Introspection),
     Signature(Signatures),
+    Certificate(Certificates),
 }
 
 /// Requests that need no credential.
@@ -216,6 +219,10 @@ impl Auth {
                 None => return Ok(Said::Nothing),
                 Some(signed) => (known(signed.identity)?, "signature", signed.body),
             },
+            Way::Certificate(certificates) => match certificates.identify(request)? {
+                None => return Ok(Said::Nothing),
+                Some(identity) => (known(&identity)?, "client-certificate", false),
+            },
         };
         self.outgoing.pass_on(request, &identity, name);
         Ok(Said::Known { body })
@@ -256,7 +263,7 @@ impl Way {
         match self {
             Way::Jwt(tokens) => tokens.fields().collect(),
             Way::Introspection(server) => server.fields().collect(),
-            Way::ApiKey(_) | Way::Basic(_) | Way::Signature(_) => Vec::new(),
+            Way::ApiKey(_) | Way::Basic(_) | Way::Signature(_) | Way::Certificate(_) => Vec::new(),
         }
     }
 
@@ -267,7 +274,7 @@ impl Way {
             Way::Basic(users) => users.hide(request),
             Way::Jwt(tokens) => tokens.hide(request),
             Way::Introspection(server) => server.hide(request),
-            Way::Signature(_) => {}
+            Way::Signature(_) | Way::Certificate(_) => {}
         }
     }
 }
@@ -341,7 +348,10 @@ fn way(method: Method, config: &Config, namespace: &str) -> Result<Way, String> 
             let signature = config.signature.as_ref().ok_or_else(missing)?;
             Way::Signature(Signatures::new(signature, namespace)?)
         }
-        Method::ClientCertificate => return Err(missing()),
+        Method::ClientCertificate => {
+            let certificates = config.client_certificate.as_ref().ok_or_else(missing)?;
+            Way::Certificate(Certificates::new(certificates)?)
+        }
     })
 }
 
