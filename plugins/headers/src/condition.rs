@@ -275,24 +275,28 @@ fn patterns(
 // === impl Condition ===
 
 impl Condition {
-    /// Whether it holds now.
-    pub(crate) fn holds(&self, facts: &dyn Facts) -> bool {
+    /// Whether it holds now. The buffer is where values are put together; what is in it goes.
+    pub(crate) fn holds(&self, facts: &dyn Facts, buffer: &mut Vec<u8>) -> bool {
         match self {
-            Condition::All(conditions) => conditions.iter().all(|it| it.holds(facts)),
-            Condition::Any(conditions) => conditions.iter().any(|it| it.holds(facts)),
-            Condition::Not(condition) => !condition.holds(facts),
+            Condition::All(conditions) => conditions.iter().all(|it| it.holds(facts, buffer)),
+            Condition::Any(conditions) => conditions.iter().any(|it| it.holds(facts, buffer)),
+            Condition::Not(condition) => !condition.holds(facts, buffer),
             Condition::Is(source, patterns) => {
-                let mut value = Vec::new();
-                facts.write(source, &mut value) && fits(patterns, &value)
+                buffer.clear();
+                facts.write(source, buffer) && fits(patterns, buffer)
             }
             Condition::Field(part, name, patterns) => values(*part, facts, name)
                 .iter()
                 .any(|value| fits(patterns, value)),
-            Condition::Present(source, wanted) => facts.write(source, &mut Vec::new()) == *wanted,
+            Condition::Present(source, wanted) => {
+                buffer.clear();
+                facts.write(source, buffer) == *wanted
+            }
             Condition::Client(nets) => {
-                let mut text = Vec::new();
-                facts.write(&Source::ClientAddress, &mut text);
-                net::address(&text).is_some_and(|address| nets.iter().any(|net| net.holds(address)))
+                buffer.clear();
+                facts.write(&Source::ClientAddress, buffer);
+                net::address(buffer)
+                    .is_some_and(|address| nets.iter().any(|net| net.holds(address)))
             }
             Condition::Status(ranges) => {
                 let status = facts.status();

@@ -252,8 +252,8 @@ impl Compiled {
     }
 
     /// An answer to a request that is a preflight, or that is refused.
-    pub(crate) fn answer(&self, incoming: &Incoming<'_>) -> Option<Answer> {
-        if !self.applies(incoming.facts()) {
+    pub(crate) fn answer(&self, incoming: &Incoming<'_>, buffer: &mut Vec<u8>) -> Option<Answer> {
+        if !self.applies(incoming, buffer) {
             return None;
         }
         let verdict = self.verdict(incoming.facts());
@@ -340,14 +340,16 @@ impl Compiled {
     ///
     /// # Errors
     /// Why the host refused it.
-    pub(crate) fn apply(&self, fields: &mut dyn Fields) -> Result<(), Refusal> {
-        if !self.applies(fields.facts()) {
+    pub(crate) fn apply(
+        &self,
+        fields: &mut dyn Fields,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        if !self.applies(fields.facts(), buffer) {
             return Ok(());
         }
         for name in FIELDS {
-            if fields.has(name) {
-                fields.remove(name)?;
-            }
+            fields.remove(name)?;
         }
         if !matches!(self.origins, Origins::All) {
             vary_by_origin(fields)?;
@@ -364,8 +366,10 @@ impl Compiled {
         Ok(())
     }
 
-    fn applies(&self, facts: &dyn Facts) -> bool {
-        self.when.as_ref().is_none_or(|when| when.holds(facts))
+    fn applies(&self, facts: &dyn Facts, buffer: &mut Vec<u8>) -> bool {
+        self.when
+            .as_ref()
+            .is_none_or(|when| when.holds(facts, buffer))
     }
 
     fn verdict(&self, facts: &dyn Facts) -> Verdict {

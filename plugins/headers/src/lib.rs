@@ -106,7 +106,7 @@ impl Headers {
             .plan
             .cors
             .as_ref()
-            .and_then(|cors| cors.answer(incoming))
+            .and_then(|cors| cors.answer(incoming, buffer))
         {
             return Some(answer.send());
         }
@@ -117,11 +117,11 @@ impl Headers {
             let fields = vec![("location".to_owned(), location)];
             return Some(self.send(incoming, status, fields, |_| Vec::new(), buffer));
         }
-        let applies = |respond: &&respond::Compiled| {
+        let mut responds = self.plan.responds.iter();
+        let respond = responds.find(|respond| {
             let when = respond.when.as_ref();
-            when.is_none_or(|when| when.holds(incoming))
-        };
-        let respond = self.plan.responds.iter().find(applies)?;
+            when.is_none_or(|when| when.holds(incoming, buffer))
+        })?;
         let fill = |own: &mut Own<'_>| respond.fill(own);
         Some(self.send(incoming, respond.status, Vec::new(), fill, buffer))
     }
@@ -158,7 +158,7 @@ impl Headers {
             security.apply(fields, buffer);
         }
         for cache in &self.plan.cache {
-            if cache.apply(fields) {
+            if cache.apply(fields, buffer) {
                 break;
             }
         }
@@ -166,7 +166,7 @@ impl Headers {
             rule.apply(fields, buffer);
         }
         if let Some(cors) = &self.plan.cors
-            && let Err(refusal) = cors.apply(fields)
+            && let Err(refusal) = cors.apply(fields, buffer)
         {
             log::warn(
                 &[

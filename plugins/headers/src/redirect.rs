@@ -142,7 +142,7 @@ impl Compiled {
         buffer: &mut Vec<u8>,
     ) -> Option<(u16, Vec<u8>)> {
         if let Some(when) = &self.when
-            && !when.holds(incoming)
+            && !when.holds(incoming, buffer)
         {
             return None;
         }

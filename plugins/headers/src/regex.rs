@@ -16,6 +16,8 @@ pub(crate) struct Regex {
     regex: regex_lite::Regex,
     /// What every match begins with, at the text's beginning; spares the engine where it can.
     beginning: String,
+    /// Whether it is that beginning and one group for all that follows, as rewrites often are; the engine is not asked then.
+    takes_rest: bool,
     max_text: usize,
     groups: Vec<Option<String>>,
 }
@@ -64,7 +66,10 @@ impl Regex {
             .map(|name| name.map(str::to_owned))
             .collect();
         Ok(Regex {
-            beginning: beginning(pattern).to_owned(),
+            takes_rest: rest(pattern).is_some(),
+            beginning: rest(pattern)
+                .unwrap_or_else(|| beginning(pattern))
+                .to_owned(),
             max_text: MAX_WORK * 1024 / size,
             regex,
             groups,
@@ -86,13 +91,22 @@ impl Regex {
     /// Whether it is found in a text.
     pub(crate) fn is_match(&self, text: &[u8]) -> bool {
         self.text(text)
-            .is_some_and(|text| self.regex.is_match(text))
+            .is_some_and(|text| self.is_rest(text) || self.regex.is_match(text))
     }
 
     /// What its groups found, first match only.
     pub(crate) fn captures<'t>(&self, text: &'t [u8]) -> Option<Vec<Option<&'t [u8]>>> {
-        let captures = self.regex.captures(self.text(text)?)?;
-        Some(groups(&captures))
+        let text = self.text(text)?;
+        if self.is_rest(text) {
+            let rest = text.get(self.beginning.len()..).unwrap_or_default();
+            return Some(vec![Some(text.as_bytes()), Some(rest.as_bytes())]);
+        }
+        Some(groups(&self.regex.captures(text)?))
+    }
+
+    /// Whether a text that begins as it must is all taken; a dot does not stand for a line's end.
+    fn is_rest(&self, text: &str) -> bool {
+        self.takes_rest && !text.contains('\n')
     }
 
     /// The text with every match replaced by what `write` writes for it; none if there is no match.
@@ -155,6 +169,13 @@ fn beginning(pattern: &str) -> &str {
     }
 }
 
+/// The beginning of a pattern that is `^`, plain letters, and `(.*)$`.
+fn rest(pattern: &str) -> Option<&str> {
+    let letters = pattern.strip_prefix('^')?.strip_suffix("(.*)$")?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/-_".contains(letter);
+    letters.chars().all(plain).then_some(letters)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +197,42 @@ mod tests {
         }
         assert!(Regex::new("^/apis?/").unwrap().is_match(b"/api/x"));
         assert!(Regex::new("(?i)^/API").unwrap().is_match(b"/api/x"));
+    }
+
+    #[test]
+    fn what_needs_no_engine_finds_the_same() {
+        for pattern in ["^/old/(.*)$", "^(.*)$", "^/a_b-c(.*)$"] {
+            let quick = Regex::new(pattern).unwrap();
+            assert!(quick.takes_rest, "{pattern}");
+            let slow = Regex {
+                takes_rest: false,
+                ..quick.clone()
+            };
+            for text in [
+                "/old/",
+                "/old/x/y",
+                "/old",
+                "",
+                "/a_b-c",
+                "x/old/",
+                "/old/\n",
+                "/old/x\ny",
+            ] {
+                let text = text.as_bytes();
+                assert_eq!(
+                    quick.captures(text),
+                    slow.captures(text),
+                    "{pattern} {text:?}"
+                );
+                assert_eq!(
+                    quick.is_match(text),
+                    slow.is_match(text),
+                    "{pattern} {text:?}"
+                );
+            }
+        }
+        assert!(!Regex::new("^/a.b(.*)$").unwrap().takes_rest);
+        assert!(!Regex::new("^/a(.*)x$").unwrap().takes_rest);
     }
 
     #[test]

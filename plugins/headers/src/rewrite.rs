@@ -251,7 +251,7 @@ impl Compiled {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Impossible> {
         if let Some(when) = &self.when
-            && !when.holds(incoming)
+            && !when.holds(incoming, buffer)
         {
             return Ok(());
         }

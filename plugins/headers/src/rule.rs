@@ -276,7 +276,7 @@ impl Compiled {
     /// Carries the rule out, if it applies.
     pub(crate) fn apply(&self, fields: &mut dyn Fields, buffer: &mut Vec<u8>) {
         if let Some(when) = &self.when
-            && !when.holds(fields.facts())
+            && !when.holds(fields.facts(), buffer)
         {
             return;
         }

@@ -111,9 +111,9 @@ impl CacheControl {
 
 impl Compiled {
     /// Sets the field, if it applies. Says whether it does.
-    pub(crate) fn apply(&self, fields: &mut dyn Fields) -> bool {
+    pub(crate) fn apply(&self, fields: &mut dyn Fields, buffer: &mut Vec<u8>) -> bool {
         if let Some(when) = &self.when
-            && !when.holds(fields.facts())
+            && !when.holds(fields.facts(), buffer)
         {
             return false;
         }

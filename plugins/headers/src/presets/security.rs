@@ -194,7 +194,7 @@ impl Hsts {
 impl Compiled {
     pub(crate) fn apply(&self, fields: &mut dyn Fields, buffer: &mut Vec<u8>) {
         if let Some(when) = &self.when
-            && !when.holds(fields.facts())
+            && !when.holds(fields.facts(), buffer)
         {
             return;
         }
