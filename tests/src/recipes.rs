@@ -244,7 +244,10 @@ impl Recipe {
         }
         let mut setup = Setup::with_upstream("main", &echo.url()).toml(&toml);
         // One that is there and not configured would be a mistake.
-        let wanted = |name: &&&str| **name == filter || self.toml.contains(**name);
+        let wanted = |name: &&&str| {
+            let named = [format!("[filter.{name}"), format!("\"{name}\"")];
+            **name == filter || named.iter().any(|named| self.toml.contains(named))
+        };
         for name in FILTERS.iter().filter(wanted) {
             setup = setup.filter(name, plugin(name, Carrier::Core));
         }

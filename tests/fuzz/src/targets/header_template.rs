@@ -113,12 +113,10 @@ pub fn fuzz(data: &[u8]) -> u64 {
 
 /// The first place of a text; a field if there is none.
 fn place(text: &str) -> String {
-    let from = text.find('{').map(|at| text.split_at(at).1);
-    let inside = from
-        .and_then(|from| from.split_once('}'))
-        .map(|(inside, _)| inside);
+    let inside = text.split_once('}').map(|(before, _)| before);
+    let inside = inside.and_then(|before| before.rsplit_once('{'));
     match inside {
-        Some(inside) if !inside.is_empty() => format!("{inside}}}"),
+        Some((_, inside)) if !inside.is_empty() => format!("{{{inside}}}"),
         _ => "{header:x}".to_owned(),
     }
 }
