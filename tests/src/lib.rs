@@ -18,6 +18,7 @@ pub mod guests;
 pub mod hostile;
 pub mod load;
 pub mod neighbour;
+pub mod recipes;
 pub mod tap;
 pub mod upstream;
 pub mod wait;

@@ -35,10 +35,12 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 7] = [
     targets::configuration::TARGET,
     targets::forwarding::TARGET,
     targets::framing::TARGET,
+    targets::header_replace::TARGET,
+    targets::header_template::TARGET,
     targets::host_calls::TARGET,
     targets::route::TARGET,
 ];

@@ -124,6 +124,12 @@ mod contract;
 /// The filters that ship.
 mod shipped;
 
+/// The filter `headers` in all its parts, over real connections.
+mod shipped_headers;
+
+/// The recipes of `docs/filters/`.
+mod recipes;
+
 /// Each folder of `examples/`, run as its README says.
 mod examples;
 

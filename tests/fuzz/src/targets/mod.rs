@@ -3,6 +3,8 @@
 pub mod configuration;
 pub mod forwarding;
 pub mod framing;
+pub mod header_replace;
+pub mod header_template;
 pub mod host_calls;
 pub mod route;
 
