@@ -132,6 +132,14 @@ fn check_import(import: &Item) -> Result<Interface<'_>, LoadError> {
                     names.join(", ")
                 )));
             };
+            let since = contract::since(interface.name, &import.name);
+            if interface.version < since {
+                return Err(LoadError::AddedLater {
+                    import: shown,
+                    since: since.to_string(),
+                    named: interface.version.to_string(),
+                });
+            }
             match found {
                 // The component runtime checks the type when it links.
                 ItemType::Lifted => {}

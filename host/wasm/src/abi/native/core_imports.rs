@@ -182,6 +182,9 @@ imports! {
         gives "request-id" = exchange::request_id: (result: u32);
         gives "property" = exchange::property: (name: u32, length: u32, result: u32);
         plain "set-property" = exchange::set_property: (name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "elapsed" = exchange::elapsed: () -> u64;
+        plain "delay" = exchange::delay: (milliseconds: u32, result: u32);
+        gives "client-certificate" = exchange::client_certificate: (result: u32);
     }
     "body" {
         gives "read" = exchange::read: (offset: u32, max: u32, result: u32);
@@ -217,6 +220,11 @@ imports! {
     }
     "limiter" {
         plain "take" = services::take: (key: u32, length: u32, tokens: u32, rate: f64, burst: u32, result: u32);
+        plain "try-take" = services::try_take: (place: u32, key: u32, length: u32, tokens: u64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        plain "peek" = services::peek: (place: u32, key: u32, length: u32, tokens: u64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        gives "take-all" = services::take_all: (place: u32, demands: u32, count: u32, result: u32);
+        plain "charge" = services::charge: (place: u32, key: u32, length: u32, tokens: i64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        plain "enter" = services::enter: (place: u32, key: u32, length: u32, limit: u32, result: u32);
     }
     "environment" {
         gives "get" = services::environment: (name: u32, length: u32, result: u32);
