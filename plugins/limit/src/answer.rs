@@ -41,9 +41,12 @@ const FRAMING: [&str; 8] = [
 impl Look {
     pub(crate) fn new(written: AnswerConfig) -> Result<Self, String> {
         let wrong = |name: &str, why: &str| Err(["`answer`: `", name, "` ", why].concat());
-        let printable = |text: &str| text.bytes().all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f));
+        let printable = |text: &str| {
+            text.bytes()
+                .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
+        };
         let mut fields = Vec::new();
-        for (name, value) in written.fields {
+        for (name, value) in written.fields.0 {
             let lower = name.to_ascii_lowercase();
             if !is_token(&name) {
                 return wrong(&name, "is no name of a field");
@@ -60,7 +63,10 @@ impl Look {
             fields.push((lower.into(), value.into()));
         }
         let kind = written.content_type;
-        if kind.as_deref().is_some_and(|kind| kind.is_empty() || !printable(kind)) {
+        if kind
+            .as_deref()
+            .is_some_and(|kind| kind.is_empty() || !printable(kind))
+        {
             return wrong("content-type", "is no type such as application/json");
         }
         let body = match (written.body, kind) {
@@ -78,14 +84,18 @@ impl Look {
     /// The refusal of the rules of those names, to which the caller adds where the client stands.
     pub(crate) fn answer(&self, facts: &Facts<'_>, rules: &[&str]) -> Answer {
         let request = facts.request();
-        let speaks_grpc = request.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        let speaks_grpc = request
+            .get("content-type")
+            .is_some_and(|kind| kind.starts_with(b"application/grpc"));
         let mut answer = match (&self.body, speaks_grpc) {
             // What gRPC calls "trailers-only": its clients read the status nowhere else.
             (_, true) => Answer::new(200)
                 .field("content-type", "application/grpc")
                 .field("grpc-status", RESOURCE_EXHAUSTED)
                 .field("grpc-message", "too many requests"),
-            (Some((body, kind)), false) => Answer::new(self.status).field("content-type", &**kind).body(&**body),
+            (Some((body, kind)), false) => Answer::new(self.status)
+                .field("content-type", &**kind)
+                .body(&**body),
             (None, false) if wants_json(request) => Answer::new(self.status)
                 .field("content-type", "application/problem+json")
                 .body(problem(self.status, rules)),

@@ -23,7 +23,8 @@ fn next_multiple(now: u64, length: u64) -> u64 {
 fn month_end(day: u64) -> u64 {
     let day = day.saturating_add(719_468);
     let (era, day_of_era) = (day / 146_097, day % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // Months in March's order have 153 days in five.
     let month = (5 * day_of_year + 2) / 153;
@@ -36,7 +37,9 @@ fn month_end(day: u64) -> u64 {
         let leap = year % 4 == 0 && (year % 100 != 0 || year == 400);
         28 + u64::from(leap)
     };
-    era * 146_097 + (day_of_era - day_of_year) + day_of_year - (day_of_year - begins(month)) + length - 719_468
+    era * 146_097 + (day_of_era - day_of_year) + day_of_year - (day_of_year - begins(month))
+        + length
+        - 719_468
 }
 
 #[cfg(test)]
@@ -47,8 +50,24 @@ mod tests {
     fn at(year: u64, month: u64, day: u64) -> u64 {
         let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
         let days: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
-        let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-        let before: u64 = lengths.iter().take(usize::try_from(month - 1).unwrap()).sum();
+        let lengths = [
+            31,
+            28 + u64::from(leap(year)),
+            31,
+            30,
+            31,
+            30,
+            31,
+            31,
+            30,
+            31,
+            30,
+            31,
+        ];
+        let before: u64 = lengths
+            .iter()
+            .take(usize::try_from(month - 1).unwrap())
+            .sum();
         (days + before + day - 1) * DAY
     }
 
@@ -79,7 +98,11 @@ mod tests {
     fn months_end_where_the_next_begins_in_every_year() {
         for year in 1970..2110 {
             for month in 1..=12 {
-                let next = if month == 12 { at(year + 1, 1, 1) } else { at(year, month + 1, 1) };
+                let next = if month == 12 {
+                    at(year + 1, 1, 1)
+                } else {
+                    at(year, month + 1, 1)
+                };
                 for now in [at(year, month, 1), at(year, month, 15) + 7, next - 1] {
                     assert_eq!(end("month", now), next, "{year}-{month}");
                 }

@@ -1,207 +1,191 @@
 //! What the operator writes. Every key is documented here and nowhere else; what a rule makes of it stands in `rule`.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
 
 use tidegate_sdk::prelude::*;
 
 use crate::key::{Key, Missing, is_token};
-use crate::words::{Method, Network, Period, RuleName, Status, V4Prefix, V6Prefix, Wait};
+use crate::read::{table, words};
+use crate::words::{
+    Amount, Count, DefaultCost, Method, Network, Period, RuleName, Status, V4Prefix, V6Prefix, Wait,
+};
 
-/// Rules on how much each client, consumer or tenant may ask for: one, written here, or several, in `rules`.
-#[derive(Debug, Default, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {
-    /// One rule: how much comes back in each period. Several rules stand in `rules`.
-    pub rate: Option<NonZeroU64>,
-    /// One rule's period. Default: second.
-    pub per: Option<Period>,
-    /// One rule's burst: how much may be asked for at once. Default: the rate.
-    pub burst: Option<NonZeroU64>,
-    /// One rule's key: whose bucket a request takes from. Default: client.
-    pub key: Option<Key>,
-    /// One rule's name in fields and metrics. Default: default.
-    pub name: Option<RuleName>,
-    /// Rules, of which a request must keep all. A request that one of them refuses takes nothing from the others.
-    #[serde(default)]
-    pub rules: Vec<RuleConfig>,
-    /// Who is not limited at all.
-    pub exempt: Option<Exempt>,
+table! {
+    /// Rules on how much each client, consumer or tenant may ask for: one, written here, or several, in `rules`.
+    pub struct Config {
+        /// One rule: how much comes back in each period. Several rules stand in `rules`.
+        "rate" => rate: Option<Amount>,
+        /// One rule's period. Default: second.
+        "per" => per: Option<Period>,
+        /// One rule's burst: how much may be asked for at once. Default: the rate.
+        "burst" => burst: Option<Amount>,
+        /// One rule's key: whose bucket a request takes from. Default: client.
+        "key" => key: Option<Key>,
+        /// One rule's name in fields and metrics. Default: default.
+        "name" => name: Option<RuleName>,
+        /// Rules, of which a request must keep all. A request that one of them refuses takes nothing from the others.
+        "rules" => rules: Vec<RuleConfig>,
+        /// Who is not limited at all.
+        "exempt" => exempt: Option<Exempt>,
+        /// What a refusal looks like.
+        "answer" => answer: Option<AnswerConfig>,
+        /// Which fields tell clients where they stand. Default: ratelimit.
+        "quota-fields" => quota_fields: QuotaFields,
+        /// What happens when the store can't be reached. Default: local.
+        "store-failure" => store_failure: StoreFailure,
+        /// Whether all rules only count whom they would refuse. Default: false.
+        "dry-run" => dry_run: bool,
+        /// How many leading bits of an IPv4 address name one client. Default: 32.
+        "ipv4-prefix" => ipv4_prefix: Option<V4Prefix>,
+        /// How many leading bits of an IPv6 address name one client. Default: 64.
+        "ipv6-prefix" => ipv6_prefix: Option<V6Prefix>,
+    }
+}
+
+table! {
+    /// One rule: either `rate` or `concurrent`.
+    pub(crate) struct RuleConfig {
+        /// Its name in fields, metrics and the store; no two rules have the same. Default: default.
+        "name" => name: Option<RuleName>,
+        /// How much comes back in each period.
+        "rate" => rate: Option<Amount>,
+        /// The period. Default: second.
+        "per" => per: Option<Period>,
+        /// How much may be asked for at once. Default: the rate.
+        "burst" => burst: Option<Amount>,
+        /// Whether it comes back bit by bit, or all of it when a window of the calendar (UTC) begins. Default: steady.
+        "refill" => refill: Refill,
+        /// How many requests may be under way at a time.
+        "concurrent" => concurrent: Option<Count>,
+        /// Whose bucket a request takes from; a list joins several. Default: client.
+        "key" => key: Key,
+        /// What becomes of a request for which the key has no value. Default: client.
+        "missing" => missing: Missing,
+        /// How many leading bits of an IPv4 address name one client. Default: that of the whole configuration.
+        "ipv4-prefix" => ipv4_prefix: Option<V4Prefix>,
+        /// How many leading bits of an IPv6 address name one client. Default: that of the whole configuration.
+        "ipv6-prefix" => ipv6_prefix: Option<V6Prefix>,
+        /// The methods that it is for. Default: all.
+        "methods" => methods: Vec<Method>,
+        /// What a request takes: a number, or the field that says it. Default: 1.
+        "cost" => cost: Cost,
+        /// What is taken if the field of `cost` is missing or no number. Default: 1 for a request's field, 0 for a response's.
+        "default-cost" => default_cost: Option<DefaultCost>,
+        /// The most that the field of `cost` can take. Default: the burst for a request's field, no bound for a response's.
+        "max-cost" => max_cost: Option<Amount>,
+        /// How long a request may be made to wait for its turn instead of being refused. Default: not at all.
+        "delay" => delay: Option<Wait>,
+        /// Other quotas for some consumers and roles: the consumer's own first, then the first of its roles listed here.
+        "quotas" => quotas: Vec<QuotaConfig>,
+        /// Where it counts: in this process, or in the operator's store, so that machines share it and it survives a restart.
+        /// Default: process.
+        "count-in" => count_in: CountIn,
+        /// Whether it only counts whom it would refuse. Default: false.
+        "dry-run" => dry_run: bool,
+        /// What its refusal looks like. Default: that of the whole configuration.
+        "answer" => answer: Option<AnswerConfig>,
+    }
+}
+
+table! {
+    /// The quota of a consumer or a role, in place of its rule's.
+    pub(crate) struct QuotaConfig {
+        /// The consumer that it is for.
+        "consumer" => consumer: Option<String>,
+        /// The role that it is for.
+        "role" => role: Option<String>,
+        /// How much comes back in each period.
+        "rate" => rate: Option<Amount>,
+        /// The period. Default: the rule's.
+        "per" => per: Option<Period>,
+        /// How much may be asked for at once. Default: the rate.
+        "burst" => burst: Option<Amount>,
+        /// How many requests may be under way at a time.
+        "concurrent" => concurrent: Option<Count>,
+        /// Whether the rule does not limit it. Default: false.
+        "unlimited" => unlimited: bool,
+    }
+}
+
+table! {
+    /// Who is not limited.
+    pub(crate) struct Exempt {
+        /// Networks and addresses of clients.
+        "clients" => clients: Vec<Network>,
+        /// Consumers.
+        "consumers" => consumers: Vec<String>,
+        /// Roles.
+        "roles" => roles: Vec<String>,
+    }
+}
+
+table! {
     /// What a refusal looks like.
-    pub answer: Option<AnswerConfig>,
-    /// Which fields tell clients where they stand. Default: ratelimit.
-    #[serde(default)]
-    pub quota_fields: QuotaFields,
-    /// What happens when the store can't be reached. Default: local.
-    #[serde(default)]
-    pub store_failure: StoreFailure,
-    /// Whether all rules only count whom they would refuse. Default: false.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// How many leading bits of an IPv4 address name one client. Default: 32.
-    pub ipv4_prefix: Option<V4Prefix>,
-    /// How many leading bits of an IPv6 address name one client. Default: 64.
-    pub ipv6_prefix: Option<V6Prefix>,
+    pub(crate) struct AnswerConfig {
+        /// Its status. Default: 429. A gRPC client gets RESOURCE_EXHAUSTED whatever stands here.
+        "status" => status: Option<Status>,
+        /// Its body. Default: a line of text, or a problem (RFC 9457) for who asks for JSON.
+        "body" => body: Option<String>,
+        /// What `body` is. Default: text/plain; charset=utf-8.
+        "content-type" => content_type: Option<String>,
+        /// More fields.
+        "fields" => fields: Fields,
+    }
 }
 
-/// One rule: either `rate` or `concurrent`.
-#[derive(Debug, Default, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct RuleConfig {
-    /// Its name in fields, metrics and the store; no two rules have the same. Default: default.
-    pub name: Option<RuleName>,
-    /// How much comes back in each period.
-    pub rate: Option<NonZeroU64>,
-    /// The period. Default: second.
-    pub per: Option<Period>,
-    /// How much may be asked for at once. Default: the rate.
-    pub burst: Option<NonZeroU64>,
-    /// Whether it comes back bit by bit, or all of it when a window of the calendar (UTC) begins. Default: steady.
-    #[serde(default)]
-    pub refill: Refill,
-    /// How many requests may be under way at a time.
-    pub concurrent: Option<NonZeroU32>,
-    /// Whose bucket a request takes from; a list joins several. Default: client.
-    #[serde(default)]
-    pub key: Key,
-    /// What becomes of a request for which the key has no value. Default: client.
-    #[serde(default)]
-    pub missing: Missing,
-    /// How many leading bits of an IPv4 address name one client. Default: that of the whole configuration.
-    pub ipv4_prefix: Option<V4Prefix>,
-    /// How many leading bits of an IPv6 address name one client. Default: that of the whole configuration.
-    pub ipv6_prefix: Option<V6Prefix>,
-    /// The methods that it is for. Default: all.
-    #[serde(default)]
-    pub methods: Vec<Method>,
-    /// What a request takes: a number, or the field that says it. Default: 1.
-    #[serde(default)]
-    pub cost: Cost,
-    /// What is taken if the field of `cost` is missing or no number. Default: 1 for a request's field, 0 for a response's.
-    pub default_cost: Option<u32>,
-    /// The most that the field of `cost` can take. Default: the burst for a request's field, no bound for a response's.
-    pub max_cost: Option<NonZeroU64>,
-    /// How long a request may be made to wait for its turn instead of being refused. Default: not at all.
-    pub delay: Option<Wait>,
-    /// Other quotas for some consumers and roles: the consumer's own first, then the first of its roles listed here.
-    #[serde(default)]
-    pub quotas: Vec<QuotaConfig>,
-    /// Where it counts: in this process, or in the operator's store, so that machines share it and it survives a restart.
-    /// Default: process.
-    #[serde(default)]
-    pub count_in: CountIn,
-    /// Whether it only counts whom it would refuse. Default: false.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// What its refusal looks like. Default: that of the whole configuration.
-    pub answer: Option<AnswerConfig>,
+words! {
+    /// How a quota comes back.
+    pub(crate) enum Refill {
+        /// Evenly, all the time.
+        #[default]
+        "steady" => Steady,
+        /// All at once, when the next second, minute, hour, day, week (Monday) or month begins.
+        "calendar" => Calendar,
+    }
 }
 
-/// The quota of a consumer or a role, in place of its rule's.
-#[derive(Debug, Default, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct QuotaConfig {
-    /// The consumer that it is for.
-    pub consumer: Option<String>,
-    /// The role that it is for.
-    pub role: Option<String>,
-    /// How much comes back in each period.
-    pub rate: Option<NonZeroU64>,
-    /// The period. Default: the rule's.
-    pub per: Option<Period>,
-    /// How much may be asked for at once. Default: the rate.
-    pub burst: Option<NonZeroU64>,
-    /// How many requests may be under way at a time.
-    pub concurrent: Option<NonZeroU32>,
-    /// Whether the rule does not limit it. Default: false.
-    #[serde(default)]
-    pub unlimited: bool,
+words! {
+    /// Where a rule counts.
+    pub(crate) enum CountIn {
+        /// In this process, exact across its workers, forgotten with it.
+        #[default]
+        "process" => Process,
+        /// In the store of the proxy's configuration.
+        "store" => Store,
+    }
 }
 
-/// Who is not limited.
-#[derive(Debug, Default, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Exempt {
-    /// Networks and addresses of clients.
-    #[serde(default)]
-    pub clients: Vec<Network>,
-    /// Consumers.
-    #[serde(default)]
-    pub consumers: Vec<String>,
-    /// Roles.
-    #[serde(default)]
-    pub roles: Vec<String>,
+words! {
+    /// Which fields tell clients where they stand.
+    pub(crate) enum QuotaFields {
+        /// `RateLimit-Policy` and `RateLimit`.
+        #[default]
+        "ratelimit" => Ratelimit,
+        /// The older `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+        "x-ratelimit" => XRatelimit,
+        /// All of them.
+        "both" => Both,
+        /// None.
+        "none" => None,
+    }
 }
 
-/// What a refusal looks like.
-#[derive(Debug, Default, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct AnswerConfig {
-    /// Its status. Default: 429. A gRPC client gets RESOURCE_EXHAUSTED whatever stands here.
-    pub status: Option<Status>,
-    /// Its body. Default: a line of text, or a problem (RFC 9457) for who asks for JSON.
-    pub body: Option<String>,
-    /// What `body` is. Default: text/plain; charset=utf-8.
-    pub content_type: Option<String>,
-    /// More fields.
-    #[serde(default)]
-    pub fields: BTreeMap<String, String>,
-}
-
-/// How a quota comes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Refill {
-    /// Evenly, all the time.
-    #[default]
-    Steady,
-    /// All at once, when the next second, minute, hour, day, week (Monday) or month begins.
-    Calendar,
-}
-
-/// Where a rule counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum CountIn {
-    /// In this process, exact across its workers, forgotten with it.
-    #[default]
-    Process,
-    /// In the store of the proxy's configuration.
-    Store,
-}
-
-/// Which fields tell clients where they stand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum QuotaFields {
-    /// `RateLimit-Policy` and `RateLimit`.
-    #[default]
-    Ratelimit,
-    /// The older `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
-    XRatelimit,
-    /// All of them.
-    Both,
-    /// None.
-    None,
-}
-
-/// What happens to requests when the store can't be reached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum StoreFailure {
-    /// The rule counts in this process until it can.
-    #[default]
-    Local,
-    /// The rule lets them pass.
-    Open,
-    /// They are refused with 503.
-    Closed,
+words! {
+    /// What happens to requests when the store can't be reached.
+    pub(crate) enum StoreFailure {
+        /// The rule counts in this process until it can.
+        #[default]
+        "local" => Local,
+        /// The rule lets them pass.
+        "open" => Open,
+        /// They are refused with 503.
+        "closed" => Closed,
+    }
 }
 
 /// What a request takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cost {
+pub(crate) enum Cost {
     /// Always so much.
     Fixed(u32),
     /// What a field of the request says.
@@ -244,11 +228,48 @@ impl<'de> Deserialize<'de> for Cost {
                 match from {
                     "request" if is_token(name) => Ok(Cost::Request(field())),
                     "response" if is_token(name) => Ok(Cost::Response(field())),
-                    _ => Err(E::custom("a cost is a number, request:FIELD or response:FIELD")),
+                    _ => Err(E::custom(
+                        "a cost is a number, request:FIELD or response:FIELD",
+                    )),
                 }
             }
         }
 
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Fields by name, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
+
+impl ConfigSchema for Fields {
+    const SCHEMA: &'static str = r#"{"type":"object","additionalProperties":{"type":"string"}}"#;
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of fields")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry::<String, String>()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor)
     }
 }

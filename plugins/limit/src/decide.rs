@@ -54,9 +54,10 @@ pub(crate) enum Decision {
 pub(crate) fn bucket(quota: &Quota) -> Option<Bucket> {
     match &quota.bound {
         Bound::Steady(steady) => Some(steady.bucket),
-        Bound::Calendar(capacity, period) => {
-            Some(Bucket::until(*capacity, window_end(clock::wall() / 1_000_000, *period)))
-        }
+        Bound::Calendar(capacity, period) => Some(Bucket::until(
+            *capacity,
+            window_end(clock::wall() / 1_000_000, *period),
+        )),
         Bound::Concurrent(_) | Bound::Unlimited => None,
     }
 }
@@ -150,7 +151,11 @@ fn refuse_over(all: &[Asked<'_>]) -> Result<(), Decision> {
 fn take_together(all: &mut [Asked<'_>], failure: StoreFailure) -> Result<(), Decision> {
     let mut taken_here = false;
     for shared in [false, true] {
-        let outcome = take_all(all, shared, if shared { Place::Shared } else { Place::Local });
+        let outcome = take_all(
+            all,
+            shared,
+            if shared { Place::Shared } else { Place::Local },
+        );
         let outcome = match outcome {
             Err(_) if shared => {
                 for asked in all.iter().filter(|asked| asked.takes_in(shared)) {
@@ -186,11 +191,7 @@ fn take_all(all: &mut [Asked<'_>], shared: bool, place: Place) -> Result<bool, L
         .iter()
         .filter(|asked| asked.takes_in(shared))
         .filter_map(|asked| match &asked.ask {
-            Ask::Take(bucket, tokens) => Some(Demand {
-                bucket,
-                key: &asked.key,
-                tokens: *tokens,
-            }),
+            Ask::Take(bucket, tokens) => Some(Demand::new(bucket, &asked.key, *tokens)),
             _ => None,
         })
         .collect();
@@ -282,7 +283,6 @@ impl Asked<'_> {
             counter.add(1);
         }
     }
-
 }
 
 /// What is left of a quota as clients are told it: what a delay adds to the burst is not theirs.

@@ -33,7 +33,8 @@ impl Exemption {
 
     /// Whether a request is not limited.
     pub(crate) fn covers(&self, facts: &Facts<'_>) -> bool {
-        let named = |list: &[String], name: &[u8]| list.iter().any(|known| known.as_bytes() == name);
+        let named =
+            |list: &[String], name: &[u8]| list.iter().any(|known| known.as_bytes() == name);
         if !self.clients.is_empty()
             && let Ok(address) = facts.client().parse::<IpAddr>()
             && self.clients.iter().any(|network| network.has(address))
@@ -41,7 +42,9 @@ impl Exemption {
             return true;
         }
         if !self.consumers.is_empty()
-            && facts.consumer().is_some_and(|consumer| named(&self.consumers, consumer))
+            && facts
+                .consumer()
+                .is_some_and(|consumer| named(&self.consumers, consumer))
         {
             return true;
         }

@@ -12,11 +12,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use tidegate_sdk::prelude::*;
 
-use crate::words::{from_text, is_v4, mask, wide};
+use crate::read::{from_text, words};
+use crate::words::{is_v4, mask, wide};
 
 /// One thing by which requests are told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part(pub(crate) Source);
+pub(crate) struct Part(pub(crate) Source);
 
 /// Where a part's value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +109,7 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// A whole key: one part, or several joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key(pub(crate) Vec<Part>);
+pub(crate) struct Key(pub(crate) Vec<Part>);
 
 impl Key {
     /// More parts than this help nobody, and the host bounds its keys.
@@ -163,17 +164,17 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// What becomes of a request for which a part has no value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Missing {
-    /// The client's address stands in its place.
-    #[default]
-    Client,
-    /// All requests without it share one bucket.
-    Shared,
-    /// The rule lets it pass.
-    Pass,
+words! {
+    /// What becomes of a request for which a part has no value.
+    pub(crate) enum Missing {
+        /// The client's address stands in its place.
+        #[default]
+        "client" => Client,
+        /// All requests without it share one bucket.
+        "shared" => Shared,
+        /// The rule lets it pass.
+        "pass" => Pass,
+    }
 }
 
 /// How many leading bits of an address name one client.
@@ -228,17 +229,34 @@ impl<'a> Facts<'a> {
     pub(crate) fn roles(&self) -> impl Iterator<Item = &[u8]> {
         let roles = self.roles.get_or_init(|| self.request.property("roles"));
         let roles = roles.as_deref().unwrap_or_default();
-        roles.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|role| !role.is_empty())
+        roles
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .filter(|role| !role.is_empty())
     }
 }
 
 /// Adds a key's parts to the text in which it is made. Says false if a part has no value and the rule lets such requests
 /// pass.
-pub(crate) fn write(out: &mut String, parts: &[Part], missing: Missing, prefixes: Prefixes, facts: &Facts<'_>) -> bool {
-    parts.iter().all(|part| write_part(out, &part.0, missing, prefixes, facts))
+pub(crate) fn write(
+    out: &mut String,
+    parts: &[Part],
+    missing: Missing,
+    prefixes: Prefixes,
+    facts: &Facts<'_>,
+) -> bool {
+    parts
+        .iter()
+        .all(|part| write_part(out, &part.0, missing, prefixes, facts))
 }
 
-fn write_part(out: &mut String, source: &Source, missing: Missing, prefixes: Prefixes, facts: &Facts<'_>) -> bool {
+fn write_part(
+    out: &mut String,
+    source: &Source,
+    missing: Missing,
+    prefixes: Prefixes,
+    facts: &Facts<'_>,
+) -> bool {
     let request = facts.request();
     let found = match source {
         Source::Client => {
@@ -247,11 +265,20 @@ fn write_part(out: &mut String, source: &Source, missing: Missing, prefixes: Pre
         }
         Source::Constant => return true,
         Source::Consumer => facts.consumer().map(|value| chosen_here(out, 'n', value)),
-        Source::Role => facts.roles().next().map(|value| chosen_here(out, 'r', value)),
+        Source::Role => facts
+            .roles()
+            .next()
+            .map(|value| chosen_here(out, 'r', value)),
         Source::Route => Some(chosen_here(out, 'R', request.route().as_bytes())),
         Source::Method => Some(chosen_by_client(out, 'm', request.method().as_bytes())),
-        Source::Host => Some(chosen_by_client(out, 'a', request.authority().to_ascii_lowercase().as_bytes())),
-        Source::Header(name) => request.get(name).map(|value| chosen_by_client(out, 'h', &value)),
+        Source::Host => Some(chosen_by_client(
+            out,
+            'a',
+            request.authority().to_ascii_lowercase().as_bytes(),
+        )),
+        Source::Header(name) => request
+            .get(name)
+            .map(|value| chosen_by_client(out, 'h', &value)),
         Source::Query(name) => request
             .query()
             .and_then(|query| parameter(&query, name))
@@ -261,8 +288,12 @@ fn write_part(out: &mut String, source: &Source, missing: Missing, prefixes: Pre
             .iter()
             .find_map(|cookies| cookie(cookies, name))
             .map(|value| chosen_by_client(out, 'k', value)),
-        Source::Claim(name) => request.property(name).map(|value| chosen_here(out, 'j', &value)),
-        Source::Property(name) => request.property(name).map(|value| chosen_here(out, 'p', &value)),
+        Source::Claim(name) => request
+            .property(name)
+            .map(|value| chosen_here(out, 'j', &value)),
+        Source::Property(name) => request
+            .property(name)
+            .map(|value| chosen_here(out, 'p', &value)),
         Source::Param(name) => request
             .path_parameter(name)
             .map(|value| chosen_by_client(out, 'u', value.as_bytes())),
@@ -288,7 +319,11 @@ fn write_client(out: &mut String, text: &str, prefixes: Prefixes) {
         return out.push_str(text);
     };
     let address = wide(address);
-    let prefix = if is_v4(address) { prefixes.v4 + 96 } else { prefixes.v6 };
+    let prefix = if is_v4(address) {
+        prefixes.v4 + 96
+    } else {
+        prefixes.v6
+    };
     let kept = address & mask(prefix);
     if is_v4(address) {
         for (index, octet) in kept.to_be_bytes().into_iter().skip(12).enumerate() {
@@ -352,10 +387,16 @@ fn decode(text: &str) -> Vec<u8> {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         rest = tail;
-        let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit = |byte: &u8| {
+            char::from(*byte)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
         match (first, tail) {
             (b'+', _) => out.push(b' '),
-            (b'%', [high, low, behind @ ..]) if let (Some(high), Some(low)) = (digit(high), digit(low)) => {
+            (b'%', [high, low, behind @ ..])
+                if let (Some(high), Some(low)) = (digit(high), digit(low)) =>
+            {
                 out.push(high * 16 + low);
                 rest = behind;
             }
@@ -385,24 +426,50 @@ mod tests {
 
     #[test]
     fn ipv6_neighbours_share_a_bucket_and_ipv4_ones_do_not() {
-        assert_eq!(client("2001:db8:1:2:3::1", 32, 64), client("2001:db8:1:2:ffff::9", 32, 64));
-        assert_ne!(client("2001:db8:1:2::1", 32, 64), client("2001:db8:1:3::1", 32, 64));
+        assert_eq!(
+            client("2001:db8:1:2:3::1", 32, 64),
+            client("2001:db8:1:2:ffff::9", 32, 64)
+        );
+        assert_ne!(
+            client("2001:db8:1:2::1", 32, 64),
+            client("2001:db8:1:3::1", 32, 64)
+        );
         assert_ne!(client("192.0.2.1", 32, 64), client("192.0.2.2", 32, 64));
-        assert_eq!(client("::ffff:192.0.2.1", 32, 64), client("192.0.2.1", 32, 64));
+        assert_eq!(
+            client("::ffff:192.0.2.1", 32, 64),
+            client("192.0.2.1", 32, 64)
+        );
         assert_eq!(client("192.0.2.1", 24, 64), client("192.0.2.254", 24, 64));
         assert_ne!(client("192.0.2.1", 24, 64), client("192.0.3.1", 24, 64));
         assert_eq!(client("192.0.2.1", 0, 64), client("10.9.8.7", 0, 0));
         assert_eq!(client("2001:db8::1", 32, 0), client("fe80::1", 32, 0));
-        assert_ne!(client("2001:db8::1", 32, 128), client("2001:db8::2", 32, 128));
-        assert_eq!(client("2001:db8::1", 32, 48), "\nc2001:0db8:0000:0000:0000:0000:0000:0000:");
+        assert_ne!(
+            client("2001:db8::1", 32, 128),
+            client("2001:db8::2", 32, 128)
+        );
+        assert_eq!(
+            client("2001:db8::1", 32, 48),
+            "\nc2001:0db8:0000:0000:0000:0000:0000:0000:"
+        );
     }
 
     #[test]
     fn every_kind_of_key_is_read_and_others_are_told_what_there_is() {
-        assert_eq!(Part::parse("header:X-Tenant").unwrap().0, Source::Header("x-tenant".into()));
-        assert_eq!(Part::parse("claim:sub").unwrap().0, Source::Claim("claim.sub".into()));
-        assert_eq!(Part::parse("query:a:b").unwrap().0, Source::Query("a:b".into()));
-        for plain in ["client", "consumer", "role", "route", "host", "method", "constant"] {
+        assert_eq!(
+            Part::parse("header:X-Tenant").unwrap().0,
+            Source::Header("x-tenant".into())
+        );
+        assert_eq!(
+            Part::parse("claim:sub").unwrap().0,
+            Source::Claim("claim.sub".into())
+        );
+        assert_eq!(
+            Part::parse("query:a:b").unwrap().0,
+            Source::Query("a:b".into())
+        );
+        for plain in [
+            "client", "consumer", "role", "route", "host", "method", "constant",
+        ] {
             assert!(Part::parse(plain).is_ok(), "{plain}");
         }
         for (text, word) in [
@@ -426,14 +493,27 @@ mod tests {
             out
         };
         assert_eq!(written(chosen_here, 'n', b"ada"), "\nnada");
-        assert_ne!(written(chosen_here, 'n', b"a"), written(chosen_here, 'r', b"a"));
-        assert_ne!(written(chosen_by_client, 'h', b"a"), written(chosen_by_client, 'q', b"a"));
+        assert_ne!(
+            written(chosen_here, 'n', b"a"),
+            written(chosen_here, 'r', b"a")
+        );
+        assert_ne!(
+            written(chosen_by_client, 'h', b"a"),
+            written(chosen_by_client, 'q', b"a")
+        );
         let long = "x".repeat(8_000);
         let one = written(chosen_here, 'n', format!("{long}1").as_bytes());
-        assert_ne!(one, written(chosen_here, 'n', format!("{long}2").as_bytes()));
+        assert_ne!(
+            one,
+            written(chosen_here, 'n', format!("{long}2").as_bytes())
+        );
         assert!(one.len() <= 40);
         // A line break in a value begins no part.
-        assert!(!written(chosen_here, 'n', b"a\nnb").trim_start().contains('\n'));
+        assert!(
+            !written(chosen_here, 'n', b"a\nnb")
+                .trim_start()
+                .contains('\n')
+        );
         assert!(!written(chosen_by_client, 'h', b"secret").contains("secret"));
     }
 

@@ -8,6 +8,7 @@ mod decide;
 mod exempt;
 mod key;
 mod quota;
+mod read;
 mod rule;
 mod tell;
 mod words;
@@ -71,10 +72,17 @@ impl Filter for Limit {
     fn new(mut config: Config) -> Result<Self, ConfigError> {
         let rules = rules(&mut config)?;
         Ok(Limit {
-            charges: rules.iter().any(|rule| matches!(rule.cost, Cost::Response(_))),
+            charges: rules
+                .iter()
+                .any(|rule| matches!(rule.cost, Cost::Response(_))),
             rules,
             exemption: Exemption::new(config.exempt.take())?,
-            look: config.answer.take().map(Look::new).transpose()?.unwrap_or_default(),
+            look: config
+                .answer
+                .take()
+                .map(Look::new)
+                .transpose()?
+                .unwrap_or_default(),
             quota_fields: config.quota_fields,
             store_failure: config.store_failure,
         })
@@ -92,7 +100,9 @@ impl Filter for Limit {
             return Flow::Continue;
         }
         let rules = self.rules.iter().enumerate();
-        let mut all: Vec<Asked<'_>> = rules.filter_map(|(index, rule)| ask(index, rule, &facts)).collect();
+        let mut all: Vec<Asked<'_>> = rules
+            .filter_map(|(index, rule)| ask(index, rule, &facts))
+            .collect();
         match decide(&mut all, self.store_failure) {
             Decision::Limited => self.refuse(&facts, &all),
             Decision::Unavailable => answer::unavailable().send(),
@@ -119,14 +129,18 @@ impl Filter for Limit {
                 seen.by_ref().for_each(|seen| seen.level = level);
             }
         }
-        fields(self.quota_fields, self.standings(&told.seen), |name, value| {
-            // A head that has no room left goes without.
-            let _ = match name.starts_with("ratelimit") {
-                // These are lists, to which another filter may have added.
-                true => response.append(name, value),
-                false => response.set(name, value),
-            };
-        });
+        fields(
+            self.quota_fields,
+            self.standings(&told.seen),
+            |name, value| {
+                // A head that has no room left goes without.
+                let _ = match name.starts_with("ratelimit") {
+                    // These are lists, to which another filter may have added.
+                    true => response.append(name, value),
+                    false => response.set(name, value),
+                };
+            },
+        );
         Flow::Continue
     }
 
@@ -145,11 +159,17 @@ impl Limit {
             let seen = all.iter().filter(|asked| !asked.rule.dry_run);
             told.seen.extend(seen.filter_map(|asked| {
                 let level = asked.level?;
-                Some(Seen { rule: asked.index, quota: asked.number, level })
+                Some(Seen {
+                    rule: asked.index,
+                    quota: asked.number,
+                    level,
+                })
             }));
         }
         if self.charges {
-            let owing = all.into_iter().filter(|asked| matches!(asked.rule.cost, Cost::Response(_)));
+            let owing = all
+                .into_iter()
+                .filter(|asked| matches!(asked.rule.cost, Cost::Response(_)));
             told.owed.extend(owing.map(|asked| Owed {
                 rule: asked.index,
                 quota: asked.number,
@@ -163,7 +183,7 @@ impl Limit {
         let rule = self.rules.get(owed.rule)?;
         let quota = rule.quota(owed.quota)?;
         let cost = i64::try_from(rule.charge_of(field)).unwrap_or(i64::MAX);
-        if cost == 0 {
+        if cost == 0 && self.quota_fields == QuotaFields::None {
             return None;
         }
         let bucket = bucket(quota)?;
@@ -192,21 +212,32 @@ impl Limit {
     fn refuse(&self, facts: &Facts<'_>, all: &[Asked<'_>]) -> Flow {
         let over = || all.iter().filter(|asked| asked.is_over());
         let names: Vec<&str> = over().map(|asked| &*asked.rule.name).collect();
-        let look = over().find_map(|asked| asked.rule.look.as_ref()).unwrap_or(&self.look);
+        let look = over()
+            .find_map(|asked| asked.rule.look.as_ref())
+            .unwrap_or(&self.look);
         let mut answer = look.answer(facts, &names);
         let waits = over().filter_map(|asked| asked.level.map(|level| level.retry_after_ns));
         // What can never pass is not told to come back.
         if let Some(wait) = waits.max().filter(|wait| *wait != u64::MAX) {
-            answer = answer.field("retry-after", itoa::Buffer::new().format(whole_seconds(wait).max(1)));
+            answer = answer.field(
+                "retry-after",
+                itoa::Buffer::new().format(whole_seconds(wait).max(1)),
+            );
         }
         let mut seen = Vec::new();
         for asked in all.iter().filter(|asked| !asked.rule.dry_run) {
             if let Some(level) = asked.level {
-                seen.push(Seen { rule: asked.index, quota: asked.number, level });
+                seen.push(Seen {
+                    rule: asked.index,
+                    quota: asked.number,
+                    level,
+                });
             }
         }
         let mut told = Vec::new();
-        fields(self.quota_fields, self.standings(&seen), |name, value| told.push((name.to_owned(), value.to_owned())));
+        fields(self.quota_fields, self.standings(&seen), |name, value| {
+            told.push((name.to_owned(), value.to_owned()))
+        });
         for (name, value) in told {
             answer = answer.field(&name, value);
         }

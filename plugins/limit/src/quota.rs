@@ -1,12 +1,10 @@
 //! How much one kind of consumer may ask for, with everything that can be worked out before a request comes. Asks no
 //! limiter and reads no request.
 
-use std::num::{NonZeroU32, NonZeroU64};
-
 use tidegate_sdk::limiter::Bucket;
 
 use crate::config::{Cost, QuotaConfig, Refill, RuleConfig};
-use crate::words::Period;
+use crate::words::{Amount, Count, Period};
 
 /// How much one kind of consumer may ask for.
 #[derive(Debug)]
@@ -49,10 +47,10 @@ pub(crate) struct Steady {
 /// A quota as it is written, with what it takes over from its rule.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
-    pub(crate) rate: Option<NonZeroU64>,
+    pub(crate) rate: Option<Amount>,
     pub(crate) per: Period,
-    pub(crate) burst: Option<NonZeroU64>,
-    pub(crate) concurrent: Option<NonZeroU32>,
+    pub(crate) burst: Option<Amount>,
+    pub(crate) concurrent: Option<Count>,
 }
 
 impl Wanted {
@@ -70,15 +68,25 @@ impl Wanted {
         match (rule.rate, rule.concurrent) {
             (None, None) => return Err("it limits nothing: add `rate` or `concurrent`".into()),
             (Some(_), Some(_)) => {
-                return Err("`rate` and `concurrent` exclude each other: make two rules of them".into());
+                return Err(
+                    "`rate` and `concurrent` exclude each other: make two rules of them".into(),
+                );
             }
             (None, Some(_)) => {
                 if let Some((key, _)) = rated.iter().find(|(_, written)| *written) {
-                    return Err(["`", key, "` belongs to a `rate`: leave it away, or make a rule of its own"].concat());
+                    return Err([
+                        "`",
+                        key,
+                        "` belongs to a `rate`: leave it away, or make a rule of its own",
+                    ]
+                    .concat());
                 }
             }
             (Some(_), None) if rule.refill == Refill::Calendar => {
-                for (key, written) in [("burst", rule.burst.is_some()), ("delay", rule.delay.is_some())] {
+                for (key, written) in [
+                    ("burst", rule.burst.is_some()),
+                    ("delay", rule.delay.is_some()),
+                ] {
                     if written {
                         return Err([
                             "`",
@@ -96,7 +104,10 @@ impl Wanted {
                 return Err("`default-cost` and `max-cost` belong to a cost that a field says: leave them away".into());
             }
             Cost::Response(_) if rule.delay.is_some() => {
-                return Err("`delay` needs a cost that is known when the request comes: leave it away".into());
+                return Err(
+                    "`delay` needs a cost that is known when the request comes: leave it away"
+                        .into(),
+                );
             }
             _ => {}
         }
@@ -110,7 +121,10 @@ impl Wanted {
 
     /// What a quota of a rule wants; none for no limit.
     pub(crate) fn of_quota(quota: &QuotaConfig, rule: &Wanted) -> Result<Option<Self>, String> {
-        let any = quota.rate.is_some() || quota.per.is_some() || quota.burst.is_some() || quota.concurrent.is_some();
+        let any = quota.rate.is_some()
+            || quota.per.is_some()
+            || quota.burst.is_some()
+            || quota.concurrent.is_some();
         let of_rate = quota.rate.is_some() || quota.per.is_some() || quota.burst.is_some();
         match rule.rate {
             _ if quota.unlimited && any => Err("`unlimited` excludes a quota: leave one away".into()),
@@ -131,31 +145,42 @@ impl Wanted {
 
 impl Quota {
     /// A quota of the rule called `name`; `tag` tells its keys from those of the rule's other quotas.
-    pub(crate) fn new(name: &str, tag: &str, wanted: &Wanted, rule: &RuleConfig) -> Result<Self, String> {
+    pub(crate) fn new(
+        name: &str,
+        tag: &str,
+        wanted: &Wanted,
+        rule: &RuleConfig,
+    ) -> Result<Self, String> {
         let key = [name, tag].concat().into();
         let state = ["\"", name, "\";r="].concat().into();
         let mut policy = ["\"", name, "\";q="].concat();
         let (bound, told) = match (wanted.concurrent, wanted.rate) {
             (Some(limit), _) => {
-                let limit = limit.get();
+                let limit = limit.0;
                 push_number(&mut policy, u64::from(limit));
                 policy.push_str(";qu=\"concurrent-requests\"");
                 (Bound::Concurrent(limit), u64::from(limit))
             }
             (None, rate) => {
-                let rate = rate.map_or(1, NonZeroU64::get);
-                let burst = wanted.burst.map_or(rate, NonZeroU64::get);
+                let rate = rate.map_or(1, |rate| rate.0);
+                let burst = wanted.burst.map_or(rate, |burst| burst.0);
                 if let Cost::Fixed(cost) = rule.cost
                     && u64::from(cost) > burst
                 {
-                    return Err(["no request could pass: its `cost` is more than the burst of ", itoa::Buffer::new().format(burst)].concat());
+                    return Err([
+                        "no request could pass: its `cost` is more than the burst of ",
+                        itoa::Buffer::new().format(burst),
+                    ]
+                    .concat());
                 }
                 push_number(&mut policy, burst);
                 policy.push_str(";w=");
                 push_number(&mut policy, seconds_to_fill(burst, rate, wanted.per.length));
                 let bound = match rule.refill {
                     Refill::Calendar => Bound::Calendar(burst, wanted.per),
-                    Refill::Steady => Bound::Steady(Steady::new(burst, rate, wanted.per.length, rule)?),
+                    Refill::Steady => {
+                        Bound::Steady(Steady::new(burst, rate, wanted.per.length, rule)?)
+                    }
                 };
                 (bound, burst)
             }
@@ -197,7 +222,9 @@ impl Steady {
         let capacity = burst.saturating_add(extra);
         // Times are 64 bits of nanoseconds: 292 years and more.
         if scaled(capacity, period.saturating_mul(1_000_000), rate) > u64::MAX / 2 {
-            return Err("the burst would take more than 292 years to come back: make it smaller".into());
+            return Err(
+                "the burst would take more than 292 years to come back: make it smaller".into(),
+            );
         }
         Ok(Steady {
             bucket: Bucket::refilling(capacity, rate, period),
@@ -209,7 +236,10 @@ impl Steady {
     /// Milliseconds that a request waits which found that the bucket is full again after so many nanoseconds. A microsecond
     /// is lost to rounding.
     pub(crate) fn wait(&self, reset_after_ns: u64) -> u32 {
-        let wait = reset_after_ns.saturating_sub(self.burst_ns).saturating_add(998_999) / 1_000_000;
+        let wait = reset_after_ns
+            .saturating_sub(self.burst_ns)
+            .saturating_add(998_999)
+            / 1_000_000;
         u32::try_from(wait).unwrap_or(u32::MAX)
     }
 }

@@ -1,8 +1,5 @@
 //! A rule made ready: for whom it is, which quota a request falls under and in which bucket it counts. Asks no limiter.
 
-use std::collections::BTreeMap;
-use std::num::NonZeroU64;
-
 use tidegate_sdk::metrics::Counter;
 use tidegate_sdk::prelude::*;
 
@@ -33,7 +30,9 @@ pub(crate) struct Rule {
     prefixes: Prefixes,
     /// The rule's own, then those of consumers and roles.
     quotas: Vec<Quota>,
-    consumers: BTreeMap<Box<[u8]>, usize>,
+    /// Sorted by name.
+    consumers: Vec<(Box<[u8]>, usize)>,
+    /// In the order in which they are tried.
     roles: Vec<(Box<[u8]>, usize)>,
 }
 
@@ -54,7 +53,9 @@ pub(crate) fn rules(config: &mut Config) -> Result<Vec<Rule>, ConfigError> {
     let several = !written.is_empty();
     match (config.rate, several) {
         (Some(_), true) => {
-            return Err("`rate` and `rules` exclude each other: make one of the `rules` of it".into());
+            return Err(
+                "`rate` and `rules` exclude each other: make one of the `rules` of it".into(),
+            );
         }
         (None, false) => return Err("nothing is limited: add `rate`, or a table [[rules]]".into()),
         (None, true) => {
@@ -65,7 +66,13 @@ pub(crate) fn rules(config: &mut Config) -> Result<Vec<Rule>, ConfigError> {
                 ("key", config.key.is_some()),
             ];
             if let Some((key, _)) = stray.iter().find(|(_, written)| *written) {
-                return Err(["`", key, "` belongs to a rule: write it in each of the `rules`"].concat().into());
+                return Err([
+                    "`",
+                    key,
+                    "` belongs to a rule: write it in each of the `rules`",
+                ]
+                .concat()
+                .into());
             }
         }
         (Some(_), false) => written.push(RuleConfig {
@@ -89,7 +96,14 @@ pub(crate) fn rules(config: &mut Config) -> Result<Vec<Rule>, ConfigError> {
         let rule = Rule::new(one, config).map_err(|error| [place.as_str(), &error].concat())?;
         if rules.iter().any(|other| other.name == rule.name) {
             let name = &rule.name;
-            return Err([&place, "another rule is called `", name, "` too: give each a `name`"].concat().into());
+            return Err([
+                &place,
+                "another rule is called `",
+                name,
+                "` too: give each a `name`",
+            ]
+            .concat()
+            .into());
         }
         rules.push(rule);
     }
@@ -104,29 +118,44 @@ impl Rule {
         };
         let own = Wanted::of_rule(&written)?;
         let mut quotas = vec![Quota::new(&name, "", &own, &written)?];
-        let (mut consumers, mut roles) = (BTreeMap::new(), Vec::new());
+        let (mut consumers, mut roles) = (Vec::new(), Vec::new());
         for (index, quota) in written.quotas.iter().enumerate() {
-            let wrong = |error: &str| ["`quotas[", itoa::Buffer::new().format(index), "]`: ", error].concat();
+            let wrong = |error: &str| {
+                ["`quotas[", itoa::Buffer::new().format(index), "]`: ", error].concat()
+            };
             let (kind, whose) = match (&quota.consumer, &quota.role) {
                 (Some(consumer), None) => ("\n=n", consumer),
                 (None, Some(role)) => ("\n=r", role),
-                _ => return Err(wrong("it is for a `consumer` or for a `role`: write one of them")),
-            };
-            if whose.is_empty() || whose.len() > 64 || whose.bytes().any(|byte| byte < b' ') {
-                return Err(wrong("the name has 1 to 64 bytes and no control characters"));
-            }
-            let number = quotas.len();
-            let twice = match quota.role {
-                None => consumers.insert(Box::from(whose.as_bytes()), number).is_some(),
-                Some(_) => {
-                    let twice = roles.iter().any(|(role, _): &(Box<[u8]>, usize)| **role == *whose.as_bytes());
-                    roles.push((Box::from(whose.as_bytes()), number));
-                    twice
+                _ => {
+                    return Err(wrong(
+                        "it is for a `consumer` or for a `role`: write one of them",
+                    ));
                 }
             };
-            if twice {
-                return Err(wrong("there is a quota for the same before it: leave one away"));
+            if whose.is_empty() || whose.len() > 64 || whose.bytes().any(|byte| byte < b' ') {
+                return Err(wrong(
+                    "the name has 1 to 64 bytes and no control characters",
+                ));
             }
+            let list = if quota.role.is_some() {
+                &mut roles
+            } else {
+                &mut consumers
+            };
+            if list
+                .iter()
+                .any(|(known, _): &(Box<[u8]>, usize)| **known == *whose.as_bytes())
+            {
+                return Err(wrong(
+                    "there is a quota for the same before it: leave one away",
+                ));
+            }
+            // Consumers are looked up by name, so they stand in its order; roles in that of the configuration.
+            let at = match quota.role {
+                Some(_) => list.len(),
+                None => list.partition_point(|(known, _)| **known < *whose.as_bytes()),
+            };
+            list.insert(at, (Box::from(whose.as_bytes()), quotas.len()));
             let made = match Wanted::of_quota(quota, &own).map_err(|error| wrong(&error))? {
                 None => Quota::unlimited(),
                 Some(wanted) => {
@@ -138,8 +167,14 @@ impl Rule {
         }
         let default = Prefixes::default();
         let prefixes = Prefixes {
-            v4: written.ipv4_prefix.or(config.ipv4_prefix).map_or(default.v4, |prefix| prefix.0),
-            v6: written.ipv6_prefix.or(config.ipv6_prefix).map_or(default.v6, |prefix| prefix.0),
+            v4: written
+                .ipv4_prefix
+                .or(config.ipv4_prefix)
+                .map_or(default.v4, |prefix| prefix.0),
+            v6: written
+                .ipv6_prefix
+                .or(config.ipv6_prefix)
+                .map_or(default.v6, |prefix| prefix.0),
         };
         let free_by_default = matches!(written.cost, Cost::Response(_));
         let shared = written.count_in == CountIn::Store;
@@ -148,8 +183,10 @@ impl Rule {
             .map_err(|refusal| ["it can't be counted: ", &refusal.to_string()].concat())?;
         Ok(Rule {
             name,
-            default_cost: u64::from(written.default_cost.unwrap_or(u32::from(!free_by_default))),
-            max_cost: written.max_cost.map_or(u64::MAX, NonZeroU64::get),
+            default_cost: written
+                .default_cost
+                .map_or(u64::from(!free_by_default), |cost| u64::from(cost.0)),
+            max_cost: written.max_cost.map_or(u64::MAX, |most| most.0),
             cost: written.cost,
             shared,
             dry_run,
@@ -176,9 +213,12 @@ impl Rule {
     /// The number of the quota that a request falls under.
     pub(crate) fn choose(&self, facts: &Facts<'_>) -> usize {
         if !self.consumers.is_empty()
-            && let Some(number) = facts.consumer().and_then(|name| self.consumers.get(name))
+            && let Some(name) = facts.consumer()
+            && let Ok(at) = self
+                .consumers
+                .binary_search_by(|(known, _)| (**known).cmp(name))
         {
-            return *number;
+            return self.consumers.get(at).map_or(0, |(_, number)| *number);
         }
         let mut listed = self.roles.iter();
         let chosen = listed.find(|(role, _)| facts.roles().any(|own| *own == **role));
@@ -215,7 +255,10 @@ fn number(field: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    let add = |sum: u64, digit: &u8| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    };
     Some(digits.iter().fold(0, add))
 }
 
@@ -230,7 +273,8 @@ impl Figures {
                 &labels,
             )?,
         };
-        let delayed = || Counter::define("delayed_total", "Requests that a rule made wait.", &labels);
+        let delayed =
+            || Counter::define("delayed_total", "Requests that a rule made wait.", &labels);
         let unavailable = || {
             Counter::define(
                 "store_unavailable_total",

@@ -5,27 +5,16 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use tidegate_sdk::prelude::*;
 
+use crate::read::{from_number, from_text};
+
 const SECOND: u64 = 1_000;
 const DAY: u64 = 86_400 * SECOND;
 /// The longest period, in milliseconds: a leap year.
 const LONGEST: u64 = 366 * DAY;
 
-/// Reads a text and what it means in one.
-macro_rules! from_text {
-    ($ty:ty) => {
-        impl<'de> Deserialize<'de> for $ty {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                <$ty>::parse(&text).map_err(serde::de::Error::custom)
-            }
-        }
-    };
-}
-pub(crate) use from_text;
-
 /// How long a quota is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Period {
+pub(crate) struct Period {
     /// Its length in milliseconds, at least 1.
     pub(crate) length: u64,
     /// How calendars cut it.
@@ -86,7 +75,7 @@ impl Period {
 
 /// How long a request may be made to wait, in milliseconds; at least 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait(pub(crate) u32);
+pub(crate) struct Wait(pub(crate) u32);
 
 impl ConfigSchema for Wait {
     const SCHEMA: &'static str = r#"{"type":"string","title":"duration","pattern":"^0*[1-9][0-9]*(ms|s|m)$","examples":["500ms","2s"]}"#;
@@ -124,7 +113,7 @@ fn milliseconds(text: &str) -> Option<u64> {
 
 /// A rule's name, which stands in fields, metrics and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RuleName(pub(crate) Box<str>);
+pub(crate) struct RuleName(pub(crate) Box<str>);
 
 impl ConfigSchema for RuleName {
     const SCHEMA: &'static str = r#"{"type":"string","title":"name of letters, digits, hyphens and underscores","pattern":"^[A-Za-z0-9_-]{1,64}$","examples":["per-client"]}"#;
@@ -138,18 +127,22 @@ impl RuleName {
         if (1..=64).contains(&text.len()) && text.bytes().all(known) {
             Ok(RuleName(text.into()))
         } else {
-            Err(["`", text, "`: a name is 1 to 64 letters, digits, hyphens and underscores"].concat())
+            Err([
+                "`",
+                text,
+                "`: a name is 1 to 64 letters, digits, hyphens and underscores",
+            ]
+            .concat())
         }
     }
 }
 
 /// A method (RFC 9110 section 9).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Method(pub(crate) Box<str>);
+pub(crate) struct Method(pub(crate) Box<str>);
 
 impl ConfigSchema for Method {
-    const SCHEMA: &'static str =
-        r#"{"type":"string","title":"method in upper case","pattern":"^[A-Z][A-Z-]*$","examples":["POST"]}"#;
+    const SCHEMA: &'static str = r#"{"type":"string","title":"method in upper case","pattern":"^[A-Z][A-Z-]*$","examples":["POST"]}"#;
 }
 
 from_text!(Method);
@@ -167,7 +160,7 @@ impl Method {
 
 /// Addresses that begin alike: `10.0.0.0/8`, or one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
+pub(crate) struct Network {
     first: u128,
     mask: u128,
 }
@@ -186,9 +179,15 @@ impl Network {
             None => (text, None),
         };
         let Ok(address) = address.parse::<IpAddr>() else {
-            return wrong("write an address such as 10.0.0.0 or 2001:db8::, and a prefix length behind a slash");
+            return wrong(
+                "write an address such as 10.0.0.0 or 2001:db8::, and a prefix length behind a slash",
+            );
         };
-        let (longest, offset) = if address.is_ipv4() { (32, 96) } else { (128, 0) };
+        let (longest, offset) = if address.is_ipv4() {
+            (32, 96)
+        } else {
+            (128, 0)
+        };
         let bits = match bits.map(str::parse::<u8>) {
             None => longest,
             Some(Ok(bits)) if bits <= longest => bits,
@@ -232,48 +231,74 @@ pub(crate) fn is_v4(address: u128) -> bool {
 
 /// How many leading bits of an IPv4 address name one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct V4Prefix(pub(crate) u8);
+pub(crate) struct V4Prefix(pub(crate) u8);
 
 /// How many leading bits of an IPv6 address name one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct V6Prefix(pub(crate) u8);
+pub(crate) struct V6Prefix(pub(crate) u8);
 
-macro_rules! prefix {
-    ($ty:ident, $most:literal, $schema:literal) => {
-        impl ConfigSchema for $ty {
-            const SCHEMA: &'static str = $schema;
-        }
+from_number!(
+    V4Prefix,
+    u8,
+    0,
+    32,
+    r#"{"type":"integer","minimum":0,"maximum":32}"#
+);
+from_number!(
+    V6Prefix,
+    u8,
+    0,
+    128,
+    r#"{"type":"integer","minimum":0,"maximum":128}"#
+);
 
-        impl<'de> Deserialize<'de> for $ty {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                match u8::deserialize(deserializer)? {
-                    bits @ 0..=$most => Ok($ty(bits)),
-                    _ => Err(serde::de::Error::custom(concat!("it must be at most ", $most))),
-                }
-            }
-        }
-    };
-}
+/// A number of tokens or requests, at least 1. The host counts up to 2^53.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Amount(pub(crate) u64);
 
-prefix!(V4Prefix, 32, r#"{"type":"integer","minimum":0,"maximum":32}"#);
-prefix!(V6Prefix, 128, r#"{"type":"integer","minimum":0,"maximum":128}"#);
+from_number!(
+    Amount,
+    u64,
+    1,
+    1_000_000_000_000_000,
+    r#"{"type":"integer","minimum":1,"maximum":1000000000000000}"#
+);
+
+/// A number of requests at a time, at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Count(pub(crate) u32);
+
+from_number!(
+    Count,
+    u32,
+    1,
+    4_294_967_295,
+    r#"{"type":"integer","minimum":1,"maximum":4294967295}"#
+);
+
+/// What is taken where a field does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DefaultCost(pub(crate) u32);
+
+from_number!(
+    DefaultCost,
+    u32,
+    0,
+    4_294_967_295,
+    r#"{"type":"integer","minimum":0,"maximum":4294967295}"#
+);
 
 /// The status of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status(pub(crate) u16);
+pub(crate) struct Status(pub(crate) u16);
 
-impl ConfigSchema for Status {
-    const SCHEMA: &'static str = r#"{"type":"integer","minimum":400,"maximum":599}"#;
-}
-
-impl<'de> Deserialize<'de> for Status {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match u16::deserialize(deserializer)? {
-            status @ 400..=599 => Ok(Status(status)),
-            _ => Err(serde::de::Error::custom("a refusal's status is 400 to 599")),
-        }
-    }
-}
+from_number!(
+    Status,
+    u16,
+    400,
+    599,
+    r#"{"type":"integer","minimum":400,"maximum":599}"#
+);
 
 #[cfg(test)]
 mod tests {
@@ -293,9 +318,25 @@ mod tests {
             ("12h", 43_200),
             ("366d", 31_622_400),
         ] {
-            assert_eq!(Period::parse(text).unwrap().length, seconds * 1_000, "{text}");
+            assert_eq!(
+                Period::parse(text).unwrap().length,
+                seconds * 1_000,
+                "{text}"
+            );
         }
-        for text in ["", "0s", "fortnight", "10", "s", "1.5s", "-1s", "500ms", "367d", "99999999999999999999d", "9999999999999d"] {
+        for text in [
+            "",
+            "0s",
+            "fortnight",
+            "10",
+            "s",
+            "1.5s",
+            "-1s",
+            "500ms",
+            "367d",
+            "99999999999999999999d",
+            "9999999999999d",
+        ] {
             assert!(Period::parse(text).unwrap_err().contains(text), "{text}");
         }
     }
@@ -312,7 +353,9 @@ mod tests {
     #[test]
     fn networks_hold_their_addresses_and_no_others() {
         let has = |network: &str, address: &str| {
-            Network::parse(network).unwrap().has(address.parse().unwrap())
+            Network::parse(network)
+                .unwrap()
+                .has(address.parse().unwrap())
         };
         assert!(has("10.0.0.0/8", "10.255.0.1"));
         assert!(has("10.0.0.0/8", "::ffff:10.1.2.3"));
@@ -322,7 +365,16 @@ mod tests {
         assert!(has("192.0.2.7", "192.0.2.7") && !has("192.0.2.7", "192.0.2.8"));
         assert!(has("2001:db8::/32", "2001:db8:ffff::") && !has("2001:db8::/32", "2001:db9::"));
         assert!(has("::/0", "2001:db8::1"));
-        for text in ["", "10.0.0.1/8", "10.0.0.0/33", "::/129", "10.0.0/8", "example.com", "1.2.3.4/", "1.2.3.4/-1"] {
+        for text in [
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0/8",
+            "example.com",
+            "1.2.3.4/",
+            "1.2.3.4/-1",
+        ] {
             let error = Network::parse(text).unwrap_err();
             assert!(error.contains("no network"), "{error}");
         }
