@@ -37,6 +37,9 @@ const PROFILE: [&str; 7] = [
     "profile.wasm.strip=true",
 ];
 
+/// Numbers of functions and addresses take five bytes each unless the linker is told to shorten them.
+const LINK_FLAGS: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS";
+
 /// A compiler that can build for the target.
 #[derive(Debug)]
 pub(crate) enum WasmTarget {
@@ -92,6 +95,7 @@ impl WasmTarget {
         ] {
             command.env_remove(flags);
         }
+        command.env(LINK_FLAGS, "-C link-arg=--compress-relocations");
         if let Self::BuildStd { rustc, linker } = self {
             command
                 .args(["-Z", "build-std=std,panic_abort"])

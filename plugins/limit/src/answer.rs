@@ -94,7 +94,7 @@ impl Look {
                 .field("grpc-status", RESOURCE_EXHAUSTED)
                 .field("grpc-message", "too many requests"),
             (Some((body, kind)), false) => Answer::new(self.status)
-                .field("content-type", &**kind)
+                .field("content-type", kind.as_ref())
                 .body(&**body),
             (None, false) if wants_json(request) => Answer::new(self.status)
                 .field("content-type", "application/problem+json")
@@ -102,7 +102,7 @@ impl Look {
             (None, false) => Answer::new(self.status).text("too many requests\n"),
         };
         for (name, value) in &self.fields {
-            answer = answer.field(name, &**value);
+            answer = answer.field(name, value.as_ref() as &str);
         }
         answer
     }

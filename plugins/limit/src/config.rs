@@ -5,7 +5,7 @@ use std::fmt;
 use tidegate_sdk::prelude::*;
 
 use crate::key::{Key, Missing, is_token};
-use crate::read::{table, words};
+use crate::read::{Loose, from_loose, table, words};
 use crate::words::{
     Amount, Count, DefaultCost, Method, Network, Period, RuleName, Status, V4Prefix, V6Prefix, Wait,
 };
@@ -204,38 +204,29 @@ impl ConfigSchema for Cost {
     const SCHEMA: &'static str = r#"{"title":"cost","type":["integer","string"],"minimum":1,"maximum":4294967295,"pattern":"^(request|response):[^ ]+$","examples":[1,"response:x-tokens-used"]}"#;
 }
 
-impl<'de> Deserialize<'de> for Cost {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+from_loose!(Cost);
 
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Cost;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number from 1, request:FIELD or response:FIELD")
+impl Cost {
+    fn read(loose: Loose) -> Result<Self, String> {
+        let text = match loose {
+            Loose::Number(number @ 1..=0xffff_ffff) => {
+                return Ok(Cost::Fixed(u32::try_from(number).unwrap_or(u32::MAX)));
             }
-
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Cost, E> {
-                match u32::try_from(number) {
-                    Ok(cost @ 1..) => Ok(Cost::Fixed(cost)),
-                    _ => Err(E::custom("a cost is 1 to 4294967295")),
-                }
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cost, E> {
-                let (from, name) = text.split_once(':').unwrap_or((text, ""));
-                let field = || Box::from(name.to_ascii_lowercase());
-                match from {
-                    "request" if is_token(name) => Ok(Cost::Request(field())),
-                    "response" if is_token(name) => Ok(Cost::Response(field())),
-                    _ => Err(E::custom(
-                        "a cost is a number, request:FIELD or response:FIELD",
-                    )),
-                }
-            }
+            Loose::Text(text) => text,
+            _ => return Err("a cost is 1 to 4294967295, request:FIELD or response:FIELD".into()),
+        };
+        let (from, name) = text.split_once(':').unwrap_or((&text, ""));
+        let field = Box::from(name.to_ascii_lowercase());
+        match from {
+            "request" if is_token(name) => Ok(Cost::Request(field)),
+            "response" if is_token(name) => Ok(Cost::Response(field)),
+            _ => Err([
+                "`",
+                &text,
+                "` is no cost: write a number, request:FIELD or response:FIELD",
+            ]
+            .concat()),
         }
-
-        deserializer.deserialize_any(Visitor)
     }
 }
 

@@ -5,23 +5,26 @@
 //! requests meet in one key by accident.
 
 use std::cell::OnceCell;
-use std::fmt;
 use std::hash::Hasher as _;
 use std::net::{IpAddr, Ipv6Addr};
 
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use tidegate_sdk::prelude::*;
 
-use crate::read::{from_text, words};
+use crate::read::{Loose, from_loose, words};
 use crate::words::{is_v4, mask, wide};
 
 /// One thing by which requests are told apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Part(pub(crate) Source);
+pub(crate) struct Part {
+    source: Source,
+    /// What it is the value of: a field, a parameter, a property.
+    name: Box<str>,
+}
 
 /// Where a part's value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
     /// The client's address, as the proxy resolved it.
     Client,
     /// The consumer that an earlier filter found.
@@ -37,67 +40,70 @@ pub(crate) enum Source {
     /// The same for all requests.
     Constant,
     /// A field of the request.
-    Header(Box<str>),
+    Header,
     /// A parameter of the query.
-    Query(Box<str>),
+    Query,
     /// A cookie.
-    Cookie(Box<str>),
-    /// A claim of the consumer's token, by the name of its property.
-    Claim(Box<str>),
+    Cookie,
+    /// A claim of the consumer's token, which is a property too.
+    Claim,
     /// What a `{name}` of the route's path stands for.
-    Param(Box<str>),
+    Param,
     /// A value that an earlier filter left.
-    Property(Box<str>),
+    Property,
 }
+
+/// How they are written. Those behind `constant` take a name.
+const SOURCES: [(&str, Source); 13] = [
+    ("client", Source::Client),
+    ("consumer", Source::Consumer),
+    ("role", Source::Role),
+    ("route", Source::Route),
+    ("host", Source::Host),
+    ("method", Source::Method),
+    ("constant", Source::Constant),
+    ("header", Source::Header),
+    ("query", Source::Query),
+    ("cookie", Source::Cookie),
+    ("claim", Source::Claim),
+    ("param", Source::Param),
+    ("property", Source::Property),
+];
 
 impl ConfigSchema for Part {
     const SCHEMA: &'static str = r#"{"type":"string","title":"key","pattern":"^(client|consumer|role|route|host|method|constant|(header|query|cookie|claim|param|property):.+)$","examples":["client","consumer","header:x-tenant"]}"#;
 }
 
-from_text!(Part);
-
 impl Part {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
-        let named = |make: fn(Box<str>) -> Source| match name {
-            "" => Err(["`", text, "` names nothing: write it as `", kind, ":NAME`"].concat()),
-            name => Ok(make(name.into())),
+        let (kind, name) = match text.split_once(':') {
+            Some((kind, name)) => (kind, Some(name)),
+            None => (text, None),
         };
-        let source = match kind {
-            "header" if !name.is_empty() && !is_token(name) => {
-                return Err(["`", name, "` is no name of a field"].concat());
+        let known = SOURCES.iter().find(|(word, _)| *word == kind);
+        let source = known.map(|(_, source)| *source);
+        let named = source.is_some_and(|source| source as u8 > Source::Constant as u8);
+        let why = match (source, name) {
+            (None, _) => {
+                "is no key: there is client, consumer, role, route, host, method, constant, header:NAME, query:NAME, cookie:NAME, claim:NAME, param:NAME and property:NAME"
             }
-            "header" => named(|name| Source::Header(name.to_ascii_lowercase().into()))?,
-            "query" => named(Source::Query)?,
-            "cookie" => named(Source::Cookie)?,
-            "claim" => named(|name| Source::Claim(["claim.", &name].concat().into()))?,
-            "param" => named(Source::Param)?,
-            "property" => named(Source::Property)?,
-            plain => {
-                let source = match plain {
-                    "client" => Source::Client,
-                    "consumer" => Source::Consumer,
-                    "role" => Source::Role,
-                    "route" => Source::Route,
-                    "host" => Source::Host,
-                    "method" => Source::Method,
-                    "constant" => Source::Constant,
-                    _ => {
-                        return Err([
-                            "`",
-                            text,
-                            "` is no key: there is client, consumer, role, route, host, method, constant, header:NAME, query:NAME, cookie:NAME, claim:NAME, param:NAME and property:NAME",
-                        ]
-                        .concat());
-                    }
+            (Some(_), Some(_)) if !named => "takes no name: leave it away",
+            (Some(_), None | Some("")) if named => "names nothing: write a name behind a colon",
+            (Some(Source::Header), Some(name)) if !is_token(name) => "has no name of a field",
+            (Some(source), name) => {
+                let name = name.unwrap_or_default();
+                let name = match source {
+                    Source::Header => name.to_ascii_lowercase(),
+                    Source::Claim => ["claim.", name].concat(),
+                    _ => name.to_owned(),
                 };
-                if text.contains(':') {
-                    return Err(["`", plain, "` takes no name: leave `:", name, "` away"].concat());
-                }
-                source
+                return Ok(Part {
+                    source,
+                    name: name.into(),
+                });
             }
         };
-        Ok(Part(source))
+        Err(["`", text, "` ", why].concat())
     }
 }
 
@@ -118,7 +124,10 @@ impl Key {
 
 impl Default for Key {
     fn default() -> Self {
-        Key(vec![Part(Source::Client)])
+        Key(vec![Part {
+            source: Source::Client,
+            name: "".into(),
+        }])
     }
 }
 
@@ -126,41 +135,24 @@ impl ConfigSchema for Key {
     const SCHEMA: &'static str = tidegate_sdk::schema::concat!(
         r#"{"anyOf":["#,
         <Part as ConfigSchema>::SCHEMA,
-        r#",{"type":"array","minItems":1,"maxItems":4,"items":"#,
-        <Part as ConfigSchema>::SCHEMA,
-        "}]}"
+        r#",{"type":"array","minItems":1,"maxItems":4,"items":{"type":"string"}}]}"#,
     );
 }
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
+from_loose!(Key);
 
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Key;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key or a list of keys")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Key, E> {
-                let part = Part::parse(text).map_err(E::custom)?;
-                Ok(Key(vec![part]))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Key, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = list.next_element::<Part>()? {
-                    parts.push(part);
-                }
-                match parts.len() {
-                    1..=Key::MOST => Ok(Key(parts)),
-                    _ => Err(serde::de::Error::custom("a key joins one to four parts")),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+impl Key {
+    fn read(loose: Loose) -> Result<Self, String> {
+        let texts = match loose {
+            Loose::Text(text) => vec![text],
+            Loose::List(texts) if (1..=Self::MOST).contains(&texts.len()) => texts,
+            _ => return Err(
+                "a key is one of client, consumer, header:NAME and so on, or a list of one to four"
+                    .into(),
+            ),
+        };
+        let parts: Result<_, _> = texts.iter().map(|text| Part::parse(text)).collect();
+        parts.map(Key)
     }
 }
 
@@ -247,60 +239,67 @@ pub(crate) fn write(
 ) -> bool {
     parts
         .iter()
-        .all(|part| write_part(out, &part.0, missing, prefixes, facts))
+        .all(|part| write_part(out, part, missing, prefixes, facts))
 }
 
 fn write_part(
     out: &mut String,
-    source: &Source,
+    part: &Part,
     missing: Missing,
     prefixes: Prefixes,
     facts: &Facts<'_>,
 ) -> bool {
-    let request = facts.request();
-    let found = match source {
+    let (request, name) = (facts.request(), &part.name);
+    let (kind, value) = match part.source {
         Source::Client => {
             write_client(out, facts.client(), prefixes);
             return true;
         }
         Source::Constant => return true,
-        Source::Consumer => facts.consumer().map(|value| chosen_here(out, 'n', value)),
-        Source::Role => facts
-            .roles()
-            .next()
-            .map(|value| chosen_here(out, 'r', value)),
-        Source::Route => Some(chosen_here(out, 'R', request.route().as_bytes())),
-        Source::Method => Some(chosen_by_client(out, 'm', request.method().as_bytes())),
-        Source::Host => Some(chosen_by_client(
-            out,
-            'a',
-            request.authority().to_ascii_lowercase().as_bytes(),
-        )),
-        Source::Header(name) => request
-            .get(name)
-            .map(|value| chosen_by_client(out, 'h', &value)),
-        Source::Query(name) => request
-            .query()
-            .and_then(|query| parameter(&query, name))
-            .map(|value| chosen_by_client(out, 'q', &value)),
-        Source::Cookie(name) => request
-            .get_all("cookie")
-            .iter()
-            .find_map(|cookies| cookie(cookies, name))
-            .map(|value| chosen_by_client(out, 'k', value)),
-        Source::Claim(name) => request
-            .property(name)
-            .map(|value| chosen_here(out, 'j', &value)),
-        Source::Property(name) => request
-            .property(name)
-            .map(|value| chosen_here(out, 'p', &value)),
-        Source::Param(name) => request
-            .path_parameter(name)
-            .map(|value| chosen_by_client(out, 'u', value.as_bytes())),
+        Source::Consumer => {
+            return match facts.consumer() {
+                Some(value) => written(out, 'n', Author::Operator, value),
+                None => without(out, missing, prefixes, facts),
+            };
+        }
+        Source::Role => {
+            return match facts.roles().next() {
+                Some(value) => written(out, 'r', Author::Operator, value),
+                None => without(out, missing, prefixes, facts),
+            };
+        }
+        Source::Route => ('R', Some(request.route().into_bytes())),
+        Source::Claim | Source::Property => ('p', request.property(name)),
+        Source::Method => ('m', Some(request.method().into_bytes())),
+        Source::Host => {
+            let mut host = request.authority().into_bytes();
+            host.make_ascii_lowercase();
+            ('a', Some(host))
+        }
+        Source::Header => ('h', request.get(name)),
+        Source::Query => {
+            let query = request.query();
+            ('q', query.and_then(|query| parameter(&query, name)))
+        }
+        Source::Cookie => {
+            let all = request.get_all("cookie");
+            let value = all.iter().find_map(|cookies| cookie(cookies, name));
+            ('k', value.map(<[u8]>::to_vec))
+        }
+        Source::Param => ('u', request.path_parameter(name).map(String::into_bytes)),
     };
-    if found.is_some() {
-        return true;
+    let author = match part.source {
+        Source::Route | Source::Claim | Source::Property => Author::Operator,
+        _ => Author::Client,
+    };
+    match value {
+        Some(value) => written(out, kind, author, &value),
+        None => without(out, missing, prefixes, facts),
     }
+}
+
+/// What stands for a part that has no value. Says false if the rule lets such requests pass.
+fn without(out: &mut String, missing: Missing, prefixes: Prefixes, facts: &Facts<'_>) -> bool {
     match missing {
         Missing::Pass => return false,
         Missing::Client => write_client(out, facts.client(), prefixes),
@@ -340,36 +339,48 @@ fn write_client(out: &mut String, text: &str, prefixes: Prefixes) {
     }
 }
 
-/// A value that an operator, or a filter on an operator's behalf, has chosen: as it is, unless it is long or odd.
-fn chosen_here(out: &mut String, kind: char, value: &[u8]) {
-    const LONGEST: usize = 64;
-    match std::str::from_utf8(value) {
-        Ok(text) if text.len() <= LONGEST && text.bytes().all(|byte| byte >= b' ') => {
-            out.push('\n');
-            out.push(kind);
-            out.push_str(text);
-        }
-        _ => chosen_by_client(out, kind, value),
-    }
+/// Who has chosen a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Author {
+    /// The operator, or a filter on its behalf.
+    Operator,
+    /// The client.
+    Client,
 }
 
-/// A value that a client has written: as its hash. So it takes little room however long it is, and what may be a secret
-/// stands in no store.
-fn chosen_by_client(out: &mut String, kind: char, value: &[u8]) {
+/// Adds a value. The operator's stands as it is, unless it is long or odd. A client's is hashed: so it takes little room
+/// however long it is, and what may be a secret stands in no store. Always true.
+fn written(out: &mut String, kind: char, author: Author, value: &[u8]) -> bool {
+    const LONGEST: usize = 64;
+    out.push('\n');
+    if author == Author::Operator
+        && value.len() <= LONGEST
+        && value.iter().all(|byte| *byte >= b' ')
+        && let Ok(text) = std::str::from_utf8(value)
+    {
+        out.push(kind);
+        out.push_str(text);
+        return true;
+    }
     let mut hasher = SipHasher13::new();
     hasher.write(value);
     let hash = hasher.finish128();
-    out.push_str("\n#");
+    out.push('#');
     out.push(kind);
     hexadecimal(out, hash.h1, 16);
     hexadecimal(out, hash.h2, 16);
+    true
 }
 
 /// The last digits of a number to base 16.
 fn hexadecimal(out: &mut String, number: u64, digits: u32) {
     for digit in (0..digits).rev() {
-        let nibble = (number >> (digit * 4)) & 15;
-        out.push(char::from_digit(u32::try_from(nibble).unwrap_or(0), 16).unwrap_or('0'));
+        let nibble = u8::try_from((number >> (digit * 4)) & 15).unwrap_or(0);
+        out.push(char::from(if nibble < 10 {
+            b'0' + nibble
+        } else {
+            b'a' - 10 + nibble
+        }));
     }
 }
 
@@ -455,18 +466,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_key_is_read_and_others_are_told_what_there_is() {
-        assert_eq!(
-            Part::parse("header:X-Tenant").unwrap().0,
-            Source::Header("x-tenant".into())
-        );
-        assert_eq!(
-            Part::parse("claim:sub").unwrap().0,
-            Source::Claim("claim.sub".into())
-        );
-        assert_eq!(
-            Part::parse("query:a:b").unwrap().0,
-            Source::Query("a:b".into())
-        );
+        for (text, source, name) in [
+            ("header:X-Tenant", Source::Header, "x-tenant"),
+            ("claim:sub", Source::Claim, "claim.sub"),
+            ("query:a:b", Source::Query, "a:b"),
+            ("client", Source::Client, ""),
+        ] {
+            let part = Part::parse(text).unwrap();
+            assert_eq!((part.source, &*part.name), (source, name), "{text}");
+        }
         for plain in [
             "client", "consumer", "role", "route", "host", "method", "constant",
         ] {
@@ -487,34 +495,22 @@ mod tests {
 
     #[test]
     fn kinds_do_not_mix_and_long_values_stay_short_and_apart() {
-        let written = |write: fn(&mut String, char, &[u8]), kind, value: &[u8]| {
+        let made = |kind, author, value: &[u8]| {
             let mut out = String::new();
-            write(&mut out, kind, value);
+            assert!(written(&mut out, kind, author, value));
             out
         };
-        assert_eq!(written(chosen_here, 'n', b"ada"), "\nnada");
-        assert_ne!(
-            written(chosen_here, 'n', b"a"),
-            written(chosen_here, 'r', b"a")
-        );
-        assert_ne!(
-            written(chosen_by_client, 'h', b"a"),
-            written(chosen_by_client, 'q', b"a")
-        );
+        let (operator, client) = (Author::Operator, Author::Client);
+        assert_eq!(made('n', operator, b"ada"), "\nnada");
+        assert_ne!(made('n', operator, b"a"), made('r', operator, b"a"));
+        assert_ne!(made('h', client, b"a"), made('q', client, b"a"));
         let long = "x".repeat(8_000);
-        let one = written(chosen_here, 'n', format!("{long}1").as_bytes());
-        assert_ne!(
-            one,
-            written(chosen_here, 'n', format!("{long}2").as_bytes())
-        );
+        let one = made('n', operator, format!("{long}1").as_bytes());
+        assert_ne!(one, made('n', operator, format!("{long}2").as_bytes()));
         assert!(one.len() <= 40);
         // A line break in a value begins no part.
-        assert!(
-            !written(chosen_here, 'n', b"a\nnb")
-                .trim_start()
-                .contains('\n')
-        );
-        assert!(!written(chosen_by_client, 'h', b"secret").contains("secret"));
+        assert_eq!(made('n', operator, b"a\nnb").matches('\n').count(), 1);
+        assert!(!made('h', client, b"secret").contains("secret"));
     }
 
     #[test]

@@ -41,7 +41,9 @@ pub struct Limit {
 /// What is kept of a request until its response.
 #[derive(Debug, Default)]
 pub struct Told {
-    seen: Vec<Seen>,
+    /// Where the client stood with the first rule, for which most requests need no memory of their own.
+    first: Option<Seen>,
+    others: Vec<Seen>,
     owed: Vec<Owed>,
 }
 
@@ -51,6 +53,15 @@ struct Seen {
     rule: usize,
     quota: usize,
     level: Level,
+}
+
+impl Told {
+    fn add(&mut self, seen: Seen) {
+        match self.first {
+            None => self.first = Some(seen),
+            Some(_) => self.others.push(seen),
+        }
+    }
 }
 
 /// A request whose cost is not known yet.
@@ -99,12 +110,19 @@ impl Filter for Limit {
         if self.exemption.covers(&facts) {
             return Flow::Continue;
         }
-        let rules = self.rules.iter().enumerate();
-        let mut all: Vec<Asked<'_>> = rules
-            .filter_map(|(index, rule)| ask(index, rule, &facts))
-            .collect();
-        match decide(&mut all, self.store_failure) {
-            Decision::Limited => self.refuse(&facts, &all),
+        let (mut one, mut several);
+        let all: &mut [Asked<'_>] = if let [rule] = self.rules.as_slice() {
+            one = ask(0, rule, &facts);
+            one.as_mut_slice()
+        } else {
+            let rules = self.rules.iter().enumerate();
+            several = rules
+                .filter_map(|(index, rule)| ask(index, rule, &facts))
+                .collect::<Vec<_>>();
+            several.as_mut_slice()
+        };
+        match decide(all, self.store_failure) {
+            Decision::Limited => self.refuse(&facts, all),
             Decision::Unavailable => answer::unavailable().send(),
             Decision::Pass(wait) => {
                 self.remember(all, told);
@@ -125,22 +143,19 @@ impl Filter for Limit {
                 _ => None,
             };
             if let Some(level) = self.charge(&owed, field.as_deref()) {
-                let mut seen = told.seen.iter_mut().filter(|seen| seen.rule == owed.rule);
-                seen.by_ref().for_each(|seen| seen.level = level);
+                let seen = told.first.iter_mut().chain(&mut told.others);
+                for seen in seen.filter(|seen| seen.rule == owed.rule) {
+                    seen.level = level;
+                }
             }
         }
-        fields(
-            self.quota_fields,
-            self.standings(&told.seen),
-            |name, value| {
-                // A head that has no room left goes without.
-                let _ = match name.starts_with("ratelimit") {
-                    // These are lists, to which another filter may have added.
-                    true => response.append(name, value),
-                    false => response.set(name, value),
-                };
-            },
-        );
+        fields(self.quota_fields, self.standings(told), |name, value| {
+            // These are lists, to which another filter may have added. A head that has no room left goes without.
+            let _ = match name.starts_with("ratelimit") {
+                true => response.append(name, value),
+                false => response.set(name, value),
+            };
+        });
         Flow::Continue
     }
 
@@ -154,26 +169,17 @@ impl Filter for Limit {
 
 impl Limit {
     /// Keeps what the response phase needs.
-    fn remember(&self, all: Vec<Asked<'_>>, told: &mut Told) {
+    fn remember(&self, all: &mut [Asked<'_>], told: &mut Told) {
         if self.quota_fields != QuotaFields::None {
-            let seen = all.iter().filter(|asked| !asked.rule.dry_run);
-            told.seen.extend(seen.filter_map(|asked| {
-                let level = asked.level?;
-                Some(Seen {
-                    rule: asked.index,
-                    quota: asked.number,
-                    level,
-                })
-            }));
+            all.iter().filter_map(seen).for_each(|seen| told.add(seen));
         }
         if self.charges {
-            let owing = all
-                .into_iter()
-                .filter(|asked| matches!(asked.rule.cost, Cost::Response(_)));
+            let owing = all.iter_mut();
+            let owing = owing.filter(|asked| matches!(asked.rule.cost, Cost::Response(_)));
             told.owed.extend(owing.map(|asked| Owed {
                 rule: asked.index,
                 quota: asked.number,
-                key: asked.key,
+                key: std::mem::take(&mut asked.key),
             }));
         }
     }
@@ -197,8 +203,8 @@ impl Limit {
         charged.ok()
     }
 
-    fn standings<'a>(&'a self, seen: &'a [Seen]) -> impl Iterator<Item = Standing<'a>> + Clone {
-        seen.iter().filter_map(|seen| {
+    fn standings<'a>(&'a self, told: &'a Told) -> impl Iterator<Item = Standing<'a>> + Clone {
+        told.first.iter().chain(&told.others).filter_map(|seen| {
             let quota = self.rules.get(seen.rule)?.quota(seen.quota)?;
             Some(Standing {
                 quota,
@@ -224,25 +230,27 @@ impl Limit {
                 itoa::Buffer::new().format(whole_seconds(wait).max(1)),
             );
         }
-        let mut seen = Vec::new();
-        for asked in all.iter().filter(|asked| !asked.rule.dry_run) {
-            if let Some(level) = asked.level {
-                seen.push(Seen {
-                    rule: asked.index,
-                    quota: asked.number,
-                    level,
-                });
-            }
-        }
-        let mut told = Vec::new();
-        fields(self.quota_fields, self.standings(&seen), |name, value| {
-            told.push((name.to_owned(), value.to_owned()))
+        let mut told = Told::default();
+        all.iter().filter_map(seen).for_each(|seen| told.add(seen));
+        let mut lines = Vec::new();
+        fields(self.quota_fields, self.standings(&told), |name, value| {
+            lines.push((name, value.to_owned()));
         });
-        for (name, value) in told {
-            answer = answer.field(&name, value);
+        for (name, value) in lines {
+            answer = answer.field(name, value.as_str());
         }
         answer.send()
     }
+}
+
+/// Where a client stands with a rule, if it is told of it.
+fn seen(asked: &Asked<'_>) -> Option<Seen> {
+    let level = asked.level.filter(|_| !asked.rule.dry_run)?;
+    Some(Seen {
+        rule: asked.index,
+        quota: asked.number,
+        level,
+    })
 }
 
 #[cfg(test)]

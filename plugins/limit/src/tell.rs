@@ -17,7 +17,7 @@ pub(crate) struct Standing<'a> {
 pub(crate) fn fields<'a>(
     kinds: QuotaFields,
     standings: impl Iterator<Item = Standing<'a>> + Clone,
-    mut give: impl FnMut(&str, &str),
+    mut give: impl FnMut(&'static str, &str),
 ) {
     let (standard, older) = match kinds {
         QuotaFields::None => return,

@@ -26,8 +26,8 @@ fn every_mistake_is_told_at_its_place() {
         ),
         (
             json!({"rate": 1, "key": ["client", "header:"]}),
-            "`key[1]`",
-            "header:NAME",
+            "`key",
+            "behind a colon",
         ),
         (json!({"rate": 1, "key": []}), "`key", "one to four"),
         (
