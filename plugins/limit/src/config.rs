@@ -11,19 +11,19 @@ use crate::words::{
 };
 
 table! {
-    /// Rules on how much each client, consumer or tenant may ask for: one, written here, or several, in `rules`.
+    /// One rule, or several in `rules`.
     pub struct Config {
-        /// One rule: how much comes back in each period. Several rules stand in `rules`.
+        /// One rule, written short: its rate.
         "rate" => rate: Option<Amount>,
-        /// One rule's period. Default: second.
+        /// Its period. Default: second.
         "per" => per: Option<Period>,
-        /// One rule's burst: how much may be asked for at once. Default: the rate.
+        /// Its burst. Default: the rate.
         "burst" => burst: Option<Amount>,
-        /// One rule's key: whose bucket a request takes from. Default: client.
+        /// Its key. Default: client.
         "key" => key: Option<Key>,
-        /// One rule's name in fields and metrics. Default: default.
+        /// Its name. Default: default.
         "name" => name: Option<RuleName>,
-        /// Rules, of which a request must keep all. A request that one of them refuses takes nothing from the others.
+        /// Rules, of which a request must keep all.
         "rules" => rules: Vec<RuleConfig>,
         /// Who is not limited at all.
         "exempt" => exempt: Option<Exempt>,
@@ -45,7 +45,7 @@ table! {
 table! {
     /// One rule: either `rate` or `concurrent`.
     pub(crate) struct RuleConfig {
-        /// Its name in fields, metrics and the store; no two rules have the same. Default: default.
+        /// Its name in fields, metrics and the store. Default: default.
         "name" => name: Option<RuleName>,
         /// How much comes back in each period.
         "rate" => rate: Option<Amount>,
@@ -53,7 +53,7 @@ table! {
         "per" => per: Option<Period>,
         /// How much may be asked for at once. Default: the rate.
         "burst" => burst: Option<Amount>,
-        /// Whether it comes back bit by bit, or all of it when a window of the calendar (UTC) begins. Default: steady.
+        /// Whether it comes back evenly, or when a window of the calendar (UTC) begins. Default: steady.
         "refill" => refill: Refill,
         /// How many requests may be under way at a time.
         "concurrent" => concurrent: Option<Count>,
@@ -61,29 +61,27 @@ table! {
         "key" => key: Key,
         /// What becomes of a request for which the key has no value. Default: client.
         "missing" => missing: Missing,
-        /// How many leading bits of an IPv4 address name one client. Default: that of the whole configuration.
+        /// As above, for this rule.
         "ipv4-prefix" => ipv4_prefix: Option<V4Prefix>,
-        /// How many leading bits of an IPv6 address name one client. Default: that of the whole configuration.
+        /// As above, for this rule.
         "ipv6-prefix" => ipv6_prefix: Option<V6Prefix>,
         /// The methods that it is for. Default: all.
         "methods" => methods: Vec<Method>,
         /// What a request takes: a number, or the field that says it. Default: 1.
         "cost" => cost: Cost,
-        /// What is taken if the field of `cost` is missing or no number. Default: 1 for a request's field, 0 for a response's.
+        /// What is taken if that field is missing or no number. Default: 1 for a request's, 0 for a response's.
         "default-cost" => default_cost: Option<DefaultCost>,
-        /// The most that the field of `cost` can take. Default: the burst for a request's field, no bound for a response's.
+        /// The most that the field can take. Default: the burst for a request's, no bound for a response's.
         "max-cost" => max_cost: Option<Amount>,
-        /// How long a request may be made to wait for its turn instead of being refused. Default: not at all.
+        /// How long a request may wait for its turn instead of being refused. Default: not at all.
         "delay" => delay: Option<Wait>,
-        /// Other quotas for some consumers and roles: the consumer's own first, then the first of its roles listed here.
+        /// Other quotas for some: the consumer's own, else the first listed here for one of its roles.
         "quotas" => quotas: Vec<QuotaConfig>,
-        /// Where it counts: in this process, or in the operator's store, so that machines share it and it survives a restart.
+        /// Where it counts: in this process or in the proxy's store, which machines share or which survives a restart.
         /// Default: process.
         "count-in" => count_in: CountIn,
         /// Whether it only counts whom it would refuse. Default: false.
         "dry-run" => dry_run: bool,
-        /// What its refusal looks like. Default: that of the whole configuration.
-        "answer" => answer: Option<AnswerConfig>,
     }
 }
 
@@ -124,7 +122,7 @@ table! {
     pub(crate) struct AnswerConfig {
         /// Its status. Default: 429. A gRPC client gets RESOURCE_EXHAUSTED whatever stands here.
         "status" => status: Option<Status>,
-        /// Its body. Default: a line of text, or a problem (RFC 9457) for who asks for JSON.
+        /// Its body. Default: a line of text, or a problem (RFC 9457) for JSON clients.
         "body" => body: Option<String>,
         /// What `body` is. Default: text/plain; charset=utf-8.
         "content-type" => content_type: Option<String>,

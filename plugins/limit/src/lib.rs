@@ -218,10 +218,7 @@ impl Limit {
     fn refuse(&self, facts: &Facts<'_>, all: &[Asked<'_>]) -> Flow {
         let over = || all.iter().filter(|asked| asked.is_over());
         let names: Vec<&str> = over().map(|asked| &*asked.rule.name).collect();
-        let look = over()
-            .find_map(|asked| asked.rule.look.as_ref())
-            .unwrap_or(&self.look);
-        let mut answer = look.answer(facts, &names);
+        let mut answer = self.look.answer(facts, &names);
         let waits = over().filter_map(|asked| asked.level.map(|level| level.retry_after_ns));
         // What can never pass is not told to come back.
         if let Some(wait) = waits.max().filter(|wait| *wait != u64::MAX) {

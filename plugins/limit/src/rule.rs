@@ -3,7 +3,6 @@
 use tidegate_sdk::metrics::Counter;
 use tidegate_sdk::prelude::*;
 
-use crate::answer::Look;
 use crate::config::{Config, Cost, CountIn, RuleConfig};
 use crate::key::{Facts, Missing, Part, Prefixes, write};
 use crate::quota::{Quota, Wanted};
@@ -22,7 +21,6 @@ pub(crate) struct Rule {
     /// Whether it counts in the operator's store.
     pub(crate) shared: bool,
     pub(crate) dry_run: bool,
-    pub(crate) look: Option<Look>,
     pub(crate) figures: Figures,
     methods: Vec<Box<str>>,
     parts: Vec<Part>,
@@ -190,7 +188,6 @@ impl Rule {
             cost: written.cost,
             shared,
             dry_run,
-            look: written.answer.map(Look::new).transpose()?,
             figures,
             methods: written.methods.into_iter().map(|method| method.0).collect(),
             parts: written.key.0,

@@ -159,7 +159,7 @@ fn a_refusal_looks_as_configured() {
     let mut harness = limit(json!({
         "rules": [
             {"name": "a", "rate": 1, "per": "hour", "methods": ["GET"]},
-            {"name": "b", "rate": 1, "per": "hour", "methods": ["POST"], "answer": {"status": 403}},
+            {"name": "b", "rate": 1, "per": "hour", "methods": ["POST"]},
         ],
         "answer": {
             "status": 503, "body": "{\"slow\":\"down\"}", "content-type": "application/json",
@@ -181,13 +181,6 @@ fn a_refusal_looks_as_configured() {
     assert_eq!(refused.field("x-ratelimit-limit").as_deref(), Some("1"));
     assert_eq!(refused.field("x-ratelimit-remaining").as_deref(), Some("0"));
     assert_eq!(refused.field("x-ratelimit-reset").as_deref(), Some("3600"));
-    assert!(passes(&mut harness, Request::new("POST", "/")));
-    assert_eq!(
-        answer(&mut harness, Request::new("POST", "/"))
-            .unwrap()
-            .status,
-        403
-    );
 }
 
 #[test]
