@@ -17,6 +17,7 @@ pub mod error;
 pub mod exchange;
 pub mod fields;
 pub mod filter;
+pub mod http1;
 pub mod limiter;
 pub mod metrics;
 pub mod pace;

@@ -681,35 +681,42 @@ conformance! {
         let release = Arc::new(Semaphore::new(0));
         let arrived = Arc::new(AtomicUsize::new(0));
         let shared = (Arc::clone(&release), Arc::clone(&arrived));
-        let slow = Upstream::serve(move |_| {
+        let slow = Upstream::serve(move |request| {
             let (release, arrived) = shared.clone();
             async move {
-                arrived.fetch_add(1, Ordering::SeqCst);
-                release.acquire().await.unwrap().forget();
+                if request.field("x-slow").is_some() {
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    release.acquire().await.unwrap().forget();
+                }
                 Response::new(full("at last"))
             }
         })
         .await;
         let gateway = probe.with(&slow.url(), "", "\"main\"").workers(2).start().await;
-        let twice = "request-head enter local k 2; request-head enter local k 2";
-        let once = "request-head enter local k 2; request-head answer 200";
+        let twice = "request-head enter local k 2; request-head enter local k 2; request-head set x-slow 1";
+        let once = "request-head enter local k 2";
         // One waits for its answer, and so does another, whose client leaves.
         let mut first = gateway.http1().await;
         let first = tokio::spawn(async move { first.send(told(twice)).await });
         until("the first", async || arrived.load(Ordering::SeqCst) == 1).await;
-        let mut leaves = gateway.http1().await;
-        let leaves = tokio::spawn(async move { leaves.send(told(twice)).await });
+        let mut leaves = gateway.wire().await;
+        leaves.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-probe: {twice}\r\n\r\n")).await;
         until("the second", async || arrived.load(Ordering::SeqCst) == 2).await;
-        let refused = gateway.send(told("request-head enter local k 2; request-head enter shared k 1; request-head answer 429")).await;
-        assert_eq!(results(&refused)[..2], ["false 2", "true 1"]);
-        leaves.abort();
+        gives(&gateway, &[
+            ("request-head enter local k 2", "false 2"),
+            ("request-head enter shared k 1", "true 1"),
+            ("request-head enter local other 1", "true 1"),
+            ("response-head enter local k 2", "NotNow"),
+        ]).await;
+        leaves.reset();
         until("its place", async || results(&gateway.send(told(once)).await)[0] == "true 2").await;
-        // A filter that fails takes nothing with it.
+        // A filter that fails takes no place with it.
         let trapped = gateway.send(told("request-head enter local k 9; request-head trap")).await;
         assert!(trapped.status.is_server_error());
-        assert_eq!(results(&gateway.send(told(once)).await)[0], "true 2");
+        gives(&gateway, &[(once, "true 2")]).await;
         release.add_permits(2);
-        assert_eq!(results(&first.await.unwrap()), ["true 1", "true 1"]);
+        let reply = first.await.unwrap();
+        assert_eq!(results(&reply)[..2], ["true 1", "true 1"]);
         until("all places", async || results(&gateway.send(told(once)).await)[0] == "true 1").await;
     }
 }

@@ -522,4 +522,241 @@ mod tests {
             .sum();
         assert_eq!(allowed, 1500);
     }
+
+    fn refilling(capacity: u64, refill: u64, period_ms: u64) -> Bucket {
+        Bucket {
+            capacity,
+            refill,
+            period_ms,
+            full_at_ms: 0,
+        }
+    }
+
+    fn ask(key: &str, tokens: u64, bucket: Bucket) -> Demand<'_> {
+        Demand {
+            key,
+            tokens,
+            bucket,
+        }
+    }
+
+    #[test]
+    fn a_burst_is_as_many_as_it_says_at_any_rate() {
+        for burst in 1..100_u32 {
+            let (_, buckets) = buckets();
+            let rate = f64::from(burst);
+            let bucket = refilling(u64::from(burst), u64::from(burst), 1000);
+            for left in (0..burst).rev() {
+                assert_eq!(buckets.take("f", "k", 1, rate, burst).remaining, left);
+                let level = buckets.try_take(Place::Shared, "f", &ask("k", 1, bucket));
+                assert_eq!(level.unwrap().remaining, u64::from(left));
+            }
+            assert!(!buckets.take("f", "k", 1, rate, burst).allowed, "{burst}");
+            let level = buckets.try_take(Place::Shared, "f", &ask("k", 1, bucket));
+            assert!(!level.unwrap().allowed, "{burst}");
+        }
+    }
+
+    #[test]
+    fn any_run_agrees_with_exact_fractions() {
+        // Levels in parts of a token: nanoseconds times refill, of which a token has `period`.
+        let shapes = [(5, 7, 3), (1, 1, 86_400_000), (10, 3, 1000), (4, 1000, 1)];
+        for (seed, (capacity, refill, period_ms)) in (0..40).zip(shapes.iter().cycle()) {
+            let bucket = refilling(*capacity, *refill, *period_ms);
+            let period = i128::from(*period_ms) * 1_000_000;
+            let whole = i128::from(*capacity) * period;
+            let mut chance = Chance(seed);
+            let (clock, buckets) = buckets();
+            let mut level = whole;
+            for _ in 0..2000 {
+                let passed = chance.below(1 + 2 * bucket.period_ms * 1_000_000 / bucket.refill);
+                clock.advance(Duration::from_nanos(passed));
+                level = whole.min(level + i128::from(passed) * i128::from(*refill));
+                let tokens = chance.below(capacity + 2);
+                let cost = i128::from(tokens) * period;
+                let said = match chance.below(5) {
+                    0 => {
+                        level -= cost;
+                        let tokens = i64::try_from(tokens).unwrap();
+                        buckets.charge(Place::Local, "f", "k", tokens, &bucket)
+                    }
+                    1 => {
+                        level = whole.min(level + cost);
+                        let tokens = -i64::try_from(tokens).unwrap();
+                        buckets.charge(Place::Local, "f", "k", tokens, &bucket)
+                    }
+                    2 => buckets.peek(Place::Local, "f", &ask("k", 0, bucket)),
+                    _ => {
+                        let allowed = level >= cost;
+                        level -= if allowed { cost } else { 0 };
+                        let said = buckets.try_take(Place::Local, "f", &ask("k", tokens, bucket));
+                        assert_eq!(said.unwrap().allowed, allowed, "seed {seed}");
+                        said
+                    }
+                };
+                let said = said.unwrap();
+                assert_eq!(
+                    i128::from(said.remaining),
+                    level.max(0) / period,
+                    "seed {seed}"
+                );
+                let missing = u128::try_from(whole - level).unwrap();
+                let reset = missing.div_ceil(u128::from(*refill));
+                assert_eq!(u128::from(said.reset_after), reset, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn waiting_as_told_is_enough_and_less_is_not() {
+        for bucket in [
+            refilling(3, 7, 1),
+            refilling(1, 1, 86_400_000),
+            refilling(1000, 1000, 2_678_400_000),
+        ] {
+            let (clock, buckets) = buckets();
+            let demand = ask("k", 1, bucket);
+            buckets
+                .charge(Place::Local, "f", "k", 2000, &bucket)
+                .unwrap();
+            let wait = buckets.peek(Place::Local, "f", &demand).unwrap();
+            assert!(!wait.allowed);
+            clock.advance(Duration::from_nanos(wait.retry_after - 1));
+            assert!(
+                !buckets
+                    .try_take(Place::Local, "f", &demand)
+                    .unwrap()
+                    .allowed
+            );
+            clock.advance(Duration::from_nanos(1));
+            assert!(
+                buckets
+                    .try_take(Place::Local, "f", &demand)
+                    .unwrap()
+                    .allowed
+            );
+        }
+    }
+
+    #[test]
+    fn a_quota_comes_back_as_a_whole_at_its_end() {
+        let (clock, buckets) = buckets();
+        let second = |end: u64| Bucket {
+            full_at_ms: end * 1000,
+            ..refilling(5, 0, 0)
+        };
+        let take = |tokens, end| {
+            let demand = ask("k", tokens, second(end));
+            buckets.try_take(Place::Shared, "f", &demand).unwrap()
+        };
+        // It is one second past 1970.
+        assert_eq!(take(4, 10).remaining, 1);
+        let refused = take(2, 10);
+        assert_eq!(
+            (refused.allowed, refused.retry_after),
+            (false, 9_000_000_000)
+        );
+        assert_eq!(take(6, 10).retry_after, u64::MAX);
+        clock.advance(Duration::from_nanos(8_999_999_999));
+        assert!(!take(2, 10).allowed);
+        clock.advance(Duration::from_nanos(1));
+        assert_eq!(take(2, 20).remaining, 3);
+        // Who is behind takes from the same.
+        assert_eq!(take(2, 10).remaining, 1);
+        assert!(!take(2, 20).allowed);
+        let owed = buckets.charge(Place::Shared, "f", "k", 10, &second(20));
+        assert!(!owed.unwrap().allowed);
+        assert_eq!(take(1, 30).remaining, 4);
+    }
+
+    #[test]
+    fn several_buckets_give_all_or_nothing() {
+        let (_, buckets) = buckets();
+        let day = 86_400_000;
+        let demands = [
+            ask("a", 1, refilling(10, 1, day)),
+            ask("b", 2, refilling(3, 1, day)),
+            ask("a", 4, refilling(10, 1, day)),
+        ];
+        let levels = buckets.take_all(Place::Local, "f", &demands).unwrap();
+        let told: Vec<_> = levels.iter().map(|it| (it.allowed, it.remaining)).collect();
+        assert_eq!(told, [(true, 9), (true, 1), (true, 5)]);
+        let levels = buckets.take_all(Place::Local, "f", &demands).unwrap();
+        let told: Vec<_> = levels.iter().map(|it| (it.allowed, it.remaining)).collect();
+        assert_eq!(told, [(true, 5), (false, 1), (true, 5)]);
+        let level = buckets.peek(Place::Local, "f", &demands[0]).unwrap();
+        assert_eq!(level.remaining, 4);
+        assert_eq!(buckets.take_all(Place::Local, "f", &[]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn places_are_apart_and_one_limit_of_many_threads_is_exact() {
+        let buckets = Arc::new(TokenBuckets::new(Arc::new(ManualClock::at(1))));
+        let day = 86_400_000;
+        let threads: Vec<_> = (0..4)
+            .map(|thread| {
+                let buckets = Arc::clone(&buckets);
+                std::thread::spawn(move || {
+                    let mut demands = [
+                        ask("a", 1, refilling(1500, 1, day)),
+                        ask("b", 1, refilling(1700, 1, day)),
+                    ];
+                    if thread % 2 == 0 {
+                        demands.reverse();
+                    }
+                    let took = |_: &i32| {
+                        let levels = buckets.take_all(Place::Local, "f", &demands).unwrap();
+                        levels.iter().all(|level| level.allowed)
+                    };
+                    (0..1000).filter(took).count()
+                })
+            })
+            .collect();
+        let allowed: usize = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum();
+        assert_eq!(allowed, 1500);
+        let left = buckets.peek(Place::Local, "f", &ask("b", 0, refilling(1700, 1, day)));
+        assert_eq!(left.unwrap().remaining, 200);
+        let left = buckets.peek(Place::Shared, "f", &ask("b", 0, refilling(1700, 1, day)));
+        assert_eq!(left.unwrap().remaining, 1700);
+    }
+
+    #[test]
+    fn keys_without_room_share_buckets_and_nobody_gets_his_back() {
+        let clock = Arc::new(ManualClock::at(1));
+        let buckets = TokenBuckets::bounded(Arc::clone(&clock) as Arc<dyn Clock>, 64 * 10);
+        let bucket = refilling(2, 2, 86_400_000);
+        let take = |key: &str| {
+            let demand = ask(key, 1, bucket);
+            buckets.try_take(Place::Local, "f", &demand).unwrap()
+        };
+        let keys: Vec<String> = (0..60_000).map(|number| format!("k{number}")).collect();
+        let mut allowed = 0;
+        for key in &keys {
+            allowed += u32::from(take(key).allowed);
+        }
+        // All have a bucket of their own or share one of 64 x 256.
+        assert!(
+            allowed >= 64 * 256 && allowed <= 2 * 64 * 256 + 640,
+            "{allowed}"
+        );
+        for key in &keys {
+            take(key);
+            take(key);
+        }
+        assert!(keys.iter().all(|key| !take(key).allowed));
+        // What was shared goes on to be missing from a bucket of one's own.
+        let (_, room) = buckets.local.shards.shards.split_at(0);
+        room.iter().for_each(|shard| {
+            let mut shard = shard.lock().unwrap();
+            shard.spaces.clear();
+            shard.buckets = 0;
+        });
+        let before = keys.iter().filter(|key| take(key).allowed).count();
+        assert!(before <= 2 * 640, "{before}");
+        clock.advance(Duration::from_secs(86_400));
+        assert_eq!(take("k0").remaining, 1);
+    }
 }
