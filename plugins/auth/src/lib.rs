@@ -356,4 +356,6 @@ fn way(method: Method, config: &Config, namespace: &str) -> Result<Way, String> 
 }
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;

@@ -121,6 +121,9 @@ mod promises;
 /// The native contract from end to end, for both carriers.
 mod contract;
 
+/// `auth`, whose issuers and servers are upstreams.
+mod auth;
+
 /// The filters that ship.
 mod shipped;
 
