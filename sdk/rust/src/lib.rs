@@ -113,6 +113,7 @@ mod phase;
 pub mod runtime;
 pub mod schema;
 mod services;
+mod tables;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
 #[doc(hidden)]

@@ -121,8 +121,14 @@ mod promises;
 /// The native contract from end to end, for both carriers.
 mod contract;
 
+/// `auth`, whose issuers and servers are upstreams.
+mod auth;
+
 /// The filters that ship.
 mod shipped;
+
+/// The recipes of `docs/filters/`.
+mod recipes;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;

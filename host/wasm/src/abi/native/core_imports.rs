@@ -126,6 +126,7 @@ macro_rules! imports {
                 $($(($interface, $name) => {
                     define_shared!($kind linker module $name $function [$($arg $ty)*]);
                 })*)*
+                ("http-client", "call") => define_no_call(linker, module)?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -239,6 +240,33 @@ static CALL: Import = Import {
     params: &["i32"; 13],
     results: &[],
 };
+
+/// [`CALL`] for a filter that was granted no upstream: it is told so, and nothing waits.
+fn define_no_call(linker: &mut Linker<State>, module: &str) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        module,
+        "call",
+        |mut caller: Caller<'_, State>,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         result: u32| {
+            let state = split(&mut caller)?.state;
+            services::called(state, Err(CallRefusal::NotGranted), result);
+            deliver(&mut caller)
+        },
+    )?;
+    Ok(())
+}
 
 fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> {
     type Flat = (
