@@ -130,6 +130,9 @@ mod shipped;
 /// The recipes of `docs/filters/`.
 mod recipes;
 
+/// What the shipped limit does over real connections.
+mod limit;
+
 /// Each folder of `examples/`, run as its README says.
 mod examples;
 

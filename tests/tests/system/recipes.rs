@@ -25,6 +25,11 @@ async fn of_auth() {
     run("auth").await;
 }
 
+#[tokio::test]
+async fn of_limit() {
+    run("limit").await;
+}
+
 /// Every page has a test here.
 #[test]
 fn every_page_has_a_test() {

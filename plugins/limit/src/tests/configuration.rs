@@ -233,3 +233,34 @@ fn the_schema_names_the_keys_that_are_read() {
         );
     }
 }
+
+#[test]
+fn every_key_stands_on_the_page() {
+    fn keys(schema: &Value, found: &mut Vec<String>) {
+        for (key, value) in schema.as_object().into_iter().flatten() {
+            if key == "properties" {
+                found.extend(value.as_object().unwrap().keys().cloned());
+            }
+            keys(value, found);
+        }
+        schema
+            .as_array()
+            .into_iter()
+            .flatten()
+            .for_each(|value| keys(value, found));
+    }
+    let page = include_str!("../../../../docs/filters/limit.md");
+    let (_, tables) = page.split_once("\n# Keys\n").unwrap();
+    let mut all = Vec::new();
+    keys(
+        &limit(json!({"rate": 1})).manifest()["config-schema"],
+        &mut all,
+    );
+    assert!(all.len() > 35, "{all:?}");
+    for key in all {
+        assert!(
+            tables.contains(&format!("`{key}`")),
+            "`{key}` is not on the page"
+        );
+    }
+}
