@@ -16,23 +16,6 @@ use crate::programs::{self, Program, Shelf, Source};
 use crate::wasm_target::WasmTarget;
 use crate::workspace::Workspace;
 
-/// What a program is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum For {
-    Speed,
-    /// It has to stay within a bound, and most of its code reads a configuration.
-    Size,
-}
-
-impl For {
-    fn of(package: &str) -> Self {
-        match package {
-            "tidegate-limit" => For::Size,
-            _ => For::Speed,
-        }
-    }
-}
-
 /// Builds all of them; `components` adds each native one as a component.
 pub(crate) fn run(workspace: &Workspace, components: bool) -> Result<()> {
     let programs = programs::find(workspace)?;
@@ -64,7 +47,7 @@ pub(crate) fn build_package(
     package: &str,
 ) -> Result<Vec<u8>> {
     let target = WasmTarget::find(workspace)?;
-    let built = cargo_build(workspace, &target, manifest, &[package], For::Speed)?;
+    let built = cargo_build(workspace, &target, manifest, &[package])?;
     let path = built
         .values()
         .next()
@@ -80,9 +63,9 @@ fn file(workspace: &Workspace, program: &Program) -> PathBuf {
     folder(workspace, program.shelf).join(format!("{}.wasm", program.name))
 }
 
-/// One cargo call for each workspace and what it is compiled for, which builds its programs together.
+/// One cargo call for each workspace, which builds its programs together.
 fn build_rust(workspace: &Workspace, programs: &[Program]) -> Result<usize> {
-    let mut groups: BTreeMap<(&Path, For), Vec<(&str, &str, &Program)>> = BTreeMap::new();
+    let mut groups: BTreeMap<&Path, Vec<(&str, &str, &Program)>> = BTreeMap::new();
     for program in programs {
         if let Source::Cargo {
             workspace: manifest,
@@ -90,7 +73,7 @@ fn build_rust(workspace: &Workspace, programs: &[Program]) -> Result<usize> {
             library,
         } = &program.source
         {
-            let group = groups.entry((manifest, For::of(package))).or_default();
+            let group = groups.entry(manifest).or_default();
             group.push((package, library, program));
         }
     }
@@ -99,9 +82,9 @@ fn build_rust(workspace: &Workspace, programs: &[Program]) -> Result<usize> {
     }
     let target = WasmTarget::find(workspace)?;
     let mut changed = 0;
-    for ((manifest, goal), group) in groups {
+    for (manifest, group) in groups {
         let packages: Vec<&str> = group.iter().map(|(package, ..)| *package).collect();
-        let built = cargo_build(workspace, &target, manifest, &packages, goal)?;
+        let built = cargo_build(workspace, &target, manifest, &packages)?;
         for (_, library, program) in group {
             let built = built
                 .get(library)
@@ -120,12 +103,8 @@ fn cargo_build(
     target: &WasmTarget,
     manifest: &Path,
     packages: &[&str],
-    goal: For,
 ) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = target.cargo_build(workspace);
-    if goal == For::Size {
-        command.args(["--config", "profile.wasm.opt-level='s'"]);
-    }
     command.arg("--manifest-path").arg(manifest).arg("--lib");
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]);
     for package in packages {
