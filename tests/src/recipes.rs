@@ -244,6 +244,10 @@ impl Recipe {
         }
         let mut setup = Setup::with_upstream("main", &echo.url()).toml(&toml);
         for name in FILTERS {
+            // A filter that is there and not configured is a mistake for some.
+            if name != filter && !toml.contains(&format!("\"{name}\"")) {
+                continue;
+            }
             setup = setup.filter(name, plugin(name, Carrier::Core));
         }
         if !toml.contains("[[route]]") {

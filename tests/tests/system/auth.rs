@@ -452,7 +452,7 @@ fn login(name: &str, password: &str) -> http::Request<Body> {
 
 async fn with_passwords(upstream: &Upstream, more: &str) -> Gateway {
     let config = format!(
-        "[filter.auth]\nlimits = {{ time = \"5s\" }}\n[filter.auth.config.basic]\nusers = ['ada:{HASH}']\n{more}"
+        "[filter.auth]\nlimits = {{ time = \"5s\" }}\nallow = {{ store = [\"auth\"] }}\n[filter.auth.config.basic]\nusers = ['ada:{HASH}']\n{more}"
     );
     let setup = with_auth(upstream, Carrier::Core, &config);
     setup.route("/neighbour", "main", &[]).start().await
@@ -498,7 +498,7 @@ async fn guessing_does_not_stop_who_is_known_or_a_neighbour() {
         tried >= 4 && refused > tried,
         "{tried} tried, {refused} refused"
     );
-    neighbour.stop().await;
+    neighbour.finish().await;
 }
 
 /// Medians of a name that is known with a wrong password, and of one that is not. The structure (one hash for each) has a test
