@@ -121,6 +121,9 @@ mod promises;
 /// The native contract from end to end, for both carriers.
 mod contract;
 
+/// `auth`, whose issuers and servers are upstreams.
+mod auth;
+
 /// The filters that ship.
 mod shipped;
 
@@ -129,6 +132,9 @@ mod shipped_headers;
 
 /// The recipes of `docs/filters/`.
 mod recipes;
+
+/// What the shipped limit does over real connections.
+mod limit;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;
