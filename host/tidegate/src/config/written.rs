@@ -58,8 +58,9 @@ pub(crate) struct Server {
     /// connection, and connections to addresses that went are given up; while there is no good answer, the last one
     /// stays in use. How long an answer is said to hold (its TTL) does not count. From 1 s to 1 day.
     pub(crate) dns_refresh: Time,
-    /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
-    /// Those of any other peer are replaced.
+    /// Networks of the proxies in front whose word on the client is believed and added to: `X-Forwarded-*`, `Forwarded`,
+    /// `X-Real-IP`, and fields of certificates (`X-Client-Cert*`, `Client-Cert`, `X-SSL-Client-*`). Those of any other
+    /// peer are taken out, however they are spelled.
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
     pub(crate) trusted_proxies: Vec<String>,
     /// One line a request. Default: none.
