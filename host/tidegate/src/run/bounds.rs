@@ -170,6 +170,11 @@ impl Bounds {
             .unwrap_or_else(PoisonError::into_inner) = bound;
     }
 
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// How long a TLS handshake may take.
     pub(crate) fn handshake(&self) -> Duration {
         Duration::from_millis(self.handshake_millis.load(Ordering::Relaxed))

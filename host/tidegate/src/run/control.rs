@@ -22,6 +22,7 @@ use super::drain;
 use super::filters::Reach;
 use super::listen::{self, ListenError, Protocols};
 use super::listeners::Listeners;
+use super::memory::{self, Freed};
 use super::pass::{Configuration, Reader, Report};
 use super::pulse;
 use super::settle::{Effort, Look, Next, Settle};
@@ -35,6 +36,8 @@ use crate::config::checked::{Checked, Server};
 
 /// How long the control thread waits for a worker to take a snapshot before it goes on without knowing.
 const SLOW_WORKER: Duration = Duration::from_secs(5);
+/// How often it is asked whether memory should be given back.
+const TIDY: Duration = Duration::from_secs(1);
 /// Set to `poll`, changes of files are only looked for, as where the system tells of none.
 const WATCH: &str = "TIDEGATE_WATCH";
 
@@ -52,6 +55,7 @@ pub(crate) struct Control {
     checked: Arc<Checked>,
     standing: Standing,
     names: Names,
+    freed: Freed,
 }
 
 impl Control {
@@ -94,6 +98,7 @@ impl Control {
             checked: Arc::clone(&report.checked),
             standing: Standing::good(Timestamp::now()),
             names,
+            freed: Freed::new(begun),
         };
         let mut watch = Watch::new(std::env::var_os(WATCH).is_none_or(|it| it != "poll"));
         watch.follow(report.wanted.clone(), report.seen.clone());
@@ -144,6 +149,8 @@ impl Control {
         let mut slow = tokio::time::interval(watch.slow());
         slow.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         slow.tick().await;
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let idle = look.is_none();
             let next = if idle {
@@ -201,8 +208,16 @@ impl Control {
                         watch.compare(found, &mut settle, Instant::now());
                     }
                 }
+                _ = tidy.tick() => self.tidy(),
                 () = sleep_until(until) => {}
             }
+        }
+    }
+
+    /// Gives memory back if it is worth it, on a thread of its own.
+    fn tidy(&mut self) {
+        if self.freed.is_due(self.bounds.open(), Instant::now()) {
+            tokio::task::spawn_blocking(memory::give_back);
         }
     }
 
@@ -220,6 +235,7 @@ impl Control {
         };
         if let Some(snapshot) = &report.snapshot {
             self.snapshot = Arc::clone(snapshot);
+            self.freed.replaced();
         }
         if report.snapshot.is_some() || renewed.is_some() {
             let installed = self.crew.install(&self.snapshot, renewed.as_ref());

@@ -17,6 +17,7 @@ mod drain;
 mod filters;
 mod listen;
 mod listeners;
+mod memory;
 mod pass;
 mod pulse;
 mod settle;
