@@ -40,6 +40,9 @@ mod refused_heads;
 /// What the client is sent, byte for byte, when an upstream does.
 mod answers;
 
+/// How long others of a worker wait while a guest runs to its bound.
+mod stalls;
+
 /// HTTP/2 downstream and upstream.
 mod http2;
 

@@ -173,13 +173,22 @@ pub(crate) fn fingerprint(checked: &Checked) -> [u8; 32] {
         let _ = write!(text, "{route:?}{implicit}");
     }
     for filter in filters {
-        let filter = Filter {
-            config_origin: None,
-            ..filter.clone()
-        };
-        let _ = write!(text, "{filter:?}");
+        text += &said(filter);
     }
     Sha256::digest(text.as_bytes()).into()
+}
+
+/// Whether two filters are configured alike, wherever that is written.
+pub(crate) fn says_the_same(one: &Filter, other: &Filter) -> bool {
+    said(one) == said(other)
+}
+
+fn said(filter: &Filter) -> String {
+    let filter = Filter {
+        config_origin: None,
+        ..filter.clone()
+    };
+    format!("{filter:?}")
 }
 
 /// Private keys are not printed, not even into memory; the certificates stand for them.

@@ -2,6 +2,7 @@
 //! of it in force. It never touches a request.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use notify::Event;
 use tidegate_core::metrics::Registry;
 use tidegate_gateway::{Shared, Snapshot};
 use tidegate_upstream::{Names, resolve};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::admin::{self, Pages, Phase};
@@ -25,7 +27,7 @@ use super::listeners::Listeners;
 use super::memory::{self, Freed};
 use super::pass::{Configuration, Reader, Report};
 use super::pulse;
-use super::settle::{Effort, Look, Next, Settle};
+use super::settle::{Effort, Look, Next, Settle, Sign, Weight};
 use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{self, Parts, StartError, lock};
@@ -146,6 +148,11 @@ impl Control {
         let mut look: Option<(Instant, JoinHandle<Report>)> = None;
         let mut survey: Option<JoinHandle<Survey>> = None;
         let mut events: Vec<Event> = Vec::new();
+        let (compiled, mut done) = mpsc::unbounded_channel::<PathBuf>();
+        lock(&reader).when_compiled(Arc::new(move |path: &Path| {
+            // Nobody hears it any more when the process ends.
+            let _ = compiled.send(path.to_owned());
+        }));
         let mut slow = tokio::time::interval(watch.slow());
         slow.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         slow.tick().await;
@@ -207,6 +214,9 @@ impl Control {
                     if let Some(found) = found && look.is_none() {
                         watch.compare(found, &mut settle, Instant::now());
                     }
+                }
+                Some(path) = done.recv() => {
+                    settle.hear(&path, Sign::Done, Weight::Alone, Instant::now());
                 }
                 _ = tidy.tick() => self.tidy(),
                 () = sleep_until(until) => {}
