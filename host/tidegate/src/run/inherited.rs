@@ -134,14 +134,13 @@ mod tests {
 
     #[test]
     fn a_socket_is_for_its_own_address_or_for_all() {
-        let is_for = |passed: &str, wanted: &str| {
-            super::is_for(passed.parse().unwrap(), wanted.parse().unwrap())
-        };
-        assert!(is_for("127.0.0.1:80", "127.0.0.1:80"));
-        assert!(!is_for("127.0.0.1:80", "127.0.0.1:81"));
-        assert!(is_for("[::]:80", "0.0.0.0:80"));
-        assert!(is_for("[::]:80", "[::]:80"));
-        assert!(!is_for("0.0.0.0:80", "[::]:80"));
-        assert!(!is_for("[::]:80", "127.0.0.1:80"));
+        let fits =
+            |passed: &str, wanted: &str| is_for(passed.parse().unwrap(), wanted.parse().unwrap());
+        assert!(fits("127.0.0.1:80", "127.0.0.1:80"));
+        assert!(!fits("127.0.0.1:80", "127.0.0.1:81"));
+        assert!(fits("[::]:80", "0.0.0.0:80"));
+        assert!(fits("[::]:80", "[::]:80"));
+        assert!(!fits("0.0.0.0:80", "[::]:80"));
+        assert!(!fits("[::]:80", "127.0.0.1:80"));
     }
 }
