@@ -21,9 +21,11 @@ fn listening() -> TcpListener {
     socket
 }
 
-/// As systemd would start it: descriptor 3 and the two variables.
+/// As systemd would start it: descriptor 3 and the two variables. Smaller shells know no descriptors above 9.
 fn passing(number: RawFd) -> String {
-    format!("exec 3<&{number}; export LISTEN_PID=$$ LISTEN_FDS=1")
+    format!(
+        "exec bash -c 'exec 3<&{number}; export LISTEN_PID=$$ LISTEN_FDS=1; exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    )
 }
 
 async fn with_socket(upstream: &Upstream, socket: &TcpListener) -> Gateway {
