@@ -163,7 +163,9 @@ pub(crate) fn access_log(
 fn services(registry: &Arc<Registry>) -> Services {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Services {
-        store: Arc::new(MemoryStore::new(Arc::clone(&clock), STORE)),
+        store: Arc::new(
+            MemoryStore::new(Arc::clone(&clock), STORE).counted_in(Arc::clone(registry)),
+        ),
         limiter: Arc::new(TokenBuckets::new(Arc::clone(&clock))),
         metrics: Arc::clone(registry),
         log: Arc::new(GuestLog),
