@@ -16,7 +16,7 @@ use crate::endpoint::Scheme;
 use crate::error::{Failure, Lost, SendError, SendErrorKind};
 use crate::http1::{self, Answered, Http1, Lease};
 use crate::http2::{self, Http2};
-use crate::message::{self, MAX_FIELDS};
+use crate::message;
 use crate::pool::{Known, Place, Pool, Shelf};
 use crate::retry::{self, Attempt, Loss, Next};
 use crate::timer::after;
@@ -263,7 +263,8 @@ impl Client {
             Way::Http1(mut lease) => {
                 let interim = task.interim.as_deref();
                 let answered =
-                    http1::send(&mut lease, endpoint, request, upload, interim, limit).await?;
+                    http1::send(&mut lease, endpoint, request, upload, interim, task.config)
+                        .await?;
                 exclusive(answered, lease, task)
             }
             Way::Http2 { connection, .. } => {
@@ -346,7 +347,7 @@ fn shared(response: Response<Incoming>, task: &Task<'_>) -> Result<Answer, Lost>
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(invalid("101 over HTTP/2"));
     }
-    if parts.headers.len() > MAX_FIELDS {
+    if parts.headers.len() > task.config.head.fields {
         return Err(invalid("too many fields"));
     }
     let _: Option<u64> = message::check_framing(&parts.headers).map_err(invalid)?;

@@ -76,7 +76,7 @@ pub(crate) async fn send(
     request: &mut Request<Body>,
     upload: Option<&Upload>,
     interim: Option<&dyn Interim>,
-    limit: Duration,
+    config: &UpstreamConfig,
 ) -> Result<Answered, Lost> {
     message::for_http1(request, endpoint).map_err(|failure| Lost::new(failure, Loss::Final))?;
     let Some(connection) = &mut lease.connection else {
@@ -89,7 +89,8 @@ pub(crate) async fn send(
     let Http1 { flow, timer, .. } = &mut **connection;
     flow.begin(request)
         .map_err(|failure| Lost::new(failure, Loss::Final))?;
-    let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim));
+    let (limit, bounds) = (config.response_timeout, config.head);
+    let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim, bounds));
     let ended = match head::wait(came, timer, upload, limit).await {
         Ok(head) => match head.framing(request.method()) {
             Ok(framing) => {
