@@ -24,11 +24,11 @@ const DEBIAN_PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 const RUSTUP_BOUND: Duration = Duration::from_secs(120);
 const APT_BOUND: Duration = Duration::from_secs(600);
 
-/// How a filter is compiled: small, because it is compiled again on the machine that loads it. It stands
-/// here and not in a manifest so that it holds for every workspace that is built.
+/// How a filter is compiled: for speed, which an eighth more of the file and of the time to load it buys. It stands here and
+/// not in a manifest so that it holds for every workspace that is built.
 const PROFILE: [&str; 7] = [
     "profile.wasm.inherits='release'",
-    "profile.wasm.opt-level='s'",
+    "profile.wasm.opt-level=3",
     "profile.wasm.lto='fat'",
     "profile.wasm.codegen-units=1",
     "profile.wasm.panic='abort'",
