@@ -188,10 +188,10 @@ impl Inner {
         let mut waiting = Vec::new();
         if let Some(lease) = pool.busy.remove(&id) {
             waiting = lease.waiting;
-            if let Some(instance) = lease.instance {
+            if let Some(mut instance) = lease.instance {
                 match self
                     .module
-                    .after(&instance, pool.idle.len(), pool.busy.len())
+                    .after(&mut instance, pool.idle.len(), pool.busy.len())
                 {
                     None => pool.idle.push(instance),
                     Some(why) => instance.discard(why),

@@ -93,10 +93,10 @@ impl Leased {
     fn release(&self, id: u64) {
         self.holds.end(id);
         let pool = &mut *self.pool.borrow_mut();
-        if let Some(instance) = pool.busy.remove(&id) {
+        if let Some(mut instance) = pool.busy.remove(&id) {
             match self
                 .module
-                .after(&*instance, pool.idle.len(), pool.busy.len())
+                .after(&mut *instance, pool.idle.len(), pool.busy.len())
             {
                 None => pool.idle.push(instance),
                 Some(why) => instance.discard(why),
