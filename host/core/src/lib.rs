@@ -16,6 +16,7 @@ pub mod error;
 pub mod exchange;
 pub mod fields;
 pub mod filter;
+pub mod http1;
 pub mod metrics;
 pub mod path;
 pub mod phase;

@@ -1,47 +1,44 @@
 //! One client connection: which protocol it speaks, how long it may rest, and how it ends when the process drains. Knows
 //! nothing of what is served on it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use http::Request;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tidegate_core::body::Body;
 use tidegate_core::clock;
 use tidegate_core::exchange::TlsFacts;
+use tidegate_upstream::Upgraded;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::answer::ClientFault;
-use crate::client_io::{ClientIo, ClientStream, Plain};
 use crate::forwarded::{self, Hop};
+use crate::h1;
+use crate::h2_io::H2Io;
 use crate::head::Reader;
+use crate::journey::Journey;
 use crate::serve;
 use crate::settings::Limits;
 use crate::signals::{CONNECTION, Signals};
+use crate::stream::{ClientStream, Plain};
 use crate::streams::{Stall, Streams};
+use crate::upload::Incoming;
 use crate::worker::Worker;
 
 /// What HTTP/2 begins with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long an HTTP/2 client without streams may take to answer GOAWAY.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// The parser's smallest buffer.
-const MIN_BUFFER: usize = 8 * 1024;
-/// The fields that the parser has room for without asking for memory.
-const USUAL_FIELDS: usize = 100;
 
 /// Tells connections that the process drains.
 #[derive(Clone, Debug)]
@@ -64,7 +61,7 @@ impl Drain {
     }
 
     /// Whether there may be more to see than when [`Drain::begun`] last looked.
-    fn has_news(&self) -> bool {
+    pub(crate) fn has_news(&self) -> bool {
         self.0.has_changed().unwrap_or(true)
     }
 
@@ -93,10 +90,10 @@ pub(crate) struct Connection {
     /// How upstreams are told of the peer.
     pub(crate) hop: Hop,
     pub(crate) reader: Reader,
-    /// To the bytes of an HTTP/1 connection.
-    pub(crate) signals: Arc<Signals>,
-    /// What the connection has become.
-    pub(crate) tunnel: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// From its bytes, and to them.
+    pub(crate) signals: Rc<Signals>,
+    /// What follows a 101: the exchange that ends as a tunnel, and the upstream's side of it.
+    pub(crate) tunnel: Cell<Option<(Journey, Upgraded)>>,
     activity: Rc<Activity>,
     wear: Wear,
     _open: Open,
@@ -173,8 +170,8 @@ impl Worker {
             tls,
             http2,
             hop: Hop::new(peer.ip()),
-            signals: Arc::default(),
-            tunnel: RefCell::new(None),
+            signals: Rc::default(),
+            tunnel: Cell::new(None),
             activity: Rc::new(Activity::new()),
             wear: Wear {
                 requests: limits.max_requests.unwrap_or(u64::MAX),
@@ -183,88 +180,32 @@ impl Worker {
             },
             _open: open,
         });
-        let signals = Arc::clone(&connection.signals);
         if http2 {
-            let io = ClientIo::http2(io, ahead, &limits, signals);
-            self.http2(io, &connection, &limits, drain).await;
+            let signals = Rc::clone(&connection.signals);
+            let io = H2Io::new(io, ahead, &limits, signals);
+            // Large, and the other one is what most connections wait in.
+            Box::pin(self.http2(io, &connection, &limits, drain)).await;
         } else {
-            let io = ClientIo::http1(io, ahead, &limits, accepted, signals);
-            let end = TunnelEnd(Rc::clone(&connection));
-            self.http1(io, &connection, &limits, drain).await;
-            if let Some(tunnel) = end.0.tunnel.take() {
-                tunnel.await;
-            }
-        }
-    }
-
-    async fn http1(
-        self: Rc<Self>,
-        io: ClientIo<impl ClientStream>,
-        connection: &Rc<Connection>,
-        limits: &Limits,
-        mut drain: Drain,
-    ) {
-        let service = service_fn(|request| {
-            let place = connection.enter(None);
-            self.respond(connection, place, request)
-        });
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            // `ClientIo` has times of its own: how long a connection may rest is not how long a head may take.
-            .header_read_timeout(None)
-            // A client that sends no more still gets its answer: `ClientIo` keeps the end of its stream back until then,
-            // and passes a reset on at once.
-            .half_close(false)
-            .max_buf_size(limits.max_head.max(MIN_BUFFER) + MIN_BUFFER);
-        if limits.max_fields > USUAL_FIELDS {
-            builder.max_headers(limits.max_fields);
-        }
-        let served = builder.serve_connection(TokioIo::new(io), service);
-        let mut served = pin!(served.with_upgrades());
-        let news = drain.clone();
-        let mut begun = pin!(drain.begun());
-        let mut draining = false;
-        let mut told: Option<Waker> = None;
-        let result = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = served.as_mut().poll(cx) {
-                    return Poll::Ready(result);
-                }
-                // Asked only if the answer can be another one: this runs whenever a byte moves.
-                let knows = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
-                if draining || (knows && !news.has_news()) {
-                    return Poll::Pending;
-                }
-                told = Some(cx.waker().clone());
-                ready!(begun.as_mut().poll(cx));
-                draining = true;
-                served.as_mut().graceful_shutdown();
-            }
-        })
-        .await;
-        // What never became a request could not be told to anybody.
-        let untold = connection.signals.fault_of(connection.activity.turns.get());
-        match (untold, result) {
-            (Some(fault), _) => self.refused(connection.peer, fault.told().reason),
-            (None, Err(error)) if error.is_parse() => {
-                self.refused(connection.peer, ClientFault::Head.told().reason);
-            }
-            _ => {}
+            let _end = TunnelEnd(Rc::clone(&connection));
+            h1::serve(self, Box::new(io), ahead, &connection, accepted, drain).await;
         }
     }
 
     async fn http2(
         self: Rc<Self>,
-        io: ClientIo<impl ClientStream>,
+        io: H2Io<impl ClientStream>,
         connection: &Rc<Connection>,
         limits: &Limits,
         mut drain: Drain,
     ) {
         let streams = Streams::new(limits.body_idle_timeout);
-        let service = service_fn(|request| {
+        let service = service_fn(|request: Request<hyper::body::Incoming>| {
             let place = connection.enter(Some(streams.open()));
-            self.respond(connection, place, request)
+            let (parts, body) = request.into_parts();
+            let body = Incoming::Http2(body);
+            let worker = Rc::clone(&self);
+            let served = serve::serve(worker, Rc::clone(connection), place, parts, body, None);
+            async { Ok::<_, Infallible>(served.await) }
         });
         let mut builder = http2::Builder::new(streams.clone());
         builder
@@ -324,16 +265,6 @@ impl Worker {
             tracing::info!(%client, reason, "a connection was ended");
         }
     }
-
-    fn respond(
-        self: &Rc<Self>,
-        connection: &Rc<Connection>,
-        place: Place,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + 'static {
-        let served = serve::serve(Rc::clone(self), Rc::clone(connection), place, request);
-        async { Ok(served.await) }
-    }
 }
 
 impl Wear {
@@ -356,8 +287,13 @@ impl Connection {
         number + 1 >= wear.requests || wear.end.is_some_and(|end| end <= Instant::now())
     }
 
+    /// How many requests have begun.
+    pub(crate) fn turns(&self) -> u64 {
+        self.activity.turns.get()
+    }
+
     /// A request begins.
-    fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
+    pub(crate) fn enter(&self, stall: Option<Rc<Stall>>) -> Place {
         let number = self.activity.turns.get();
         self.activity.turns.set(number + 1);
         if self.http2 {
@@ -375,7 +311,7 @@ impl Connection {
     }
 }
 
-/// Lets go of a tunnel that nobody waits for: it holds its connection, which holds it.
+/// Lets go of a tunnel that nobody serves: it holds its connection, which holds it.
 struct TunnelEnd(Rc<Connection>);
 
 impl Drop for TunnelEnd {

@@ -14,7 +14,7 @@ use crate::answer::Failure;
 use crate::forwarded::Hop;
 use crate::head;
 use crate::settings::Settings;
-use crate::signals::Signals;
+use crate::signals::InterimBytes;
 use crate::trailers;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -154,10 +154,10 @@ fn add_via(fields: &mut HeaderMap, name: &str, version: Version) -> Result<(), F
     Ok(())
 }
 
-impl Interim for Signals {
+impl Interim for InterimBytes {
     fn came(&self, status: StatusCode, fields: &HeaderMap) {
         if status != StatusCode::CONTINUE {
-            self.interim(&interim_bytes(status, fields));
+            self.put(&interim_bytes(status, fields));
         }
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{StatusCode, request};
-use hyper::body::Incoming;
 use tidegate_core::body::BodyError;
 use tidegate_core::clock::{self, Clock as _, SystemClock};
 use tidegate_upstream::Upgraded;
@@ -19,8 +18,7 @@ use crate::answer::{ClientFault, Failure};
 use crate::chain::{Chain, Stop};
 use crate::connection::{Connection, Place};
 use crate::route::RouteSpec;
-use crate::signals::Upgrade;
-use crate::upload::Upload;
+use crate::upload::{Incoming, Upload};
 use crate::worker::Worker;
 
 /// One exchange.
@@ -64,17 +62,16 @@ pub(crate) struct Sent {
 }
 
 impl Journey {
-    /// An exchange at its beginning, and why it must be refused, if it must.
+    /// An exchange at its beginning, and why it must be refused, if it must. `found` is what its bytes have shown.
     pub(crate) fn begin(
         worker: Rc<Worker>,
         connection: Rc<Connection>,
         place: Place,
         parts: request::Parts,
         incoming: Incoming,
+        found: Option<ClientFault>,
     ) -> (Self, Option<ClientFault>) {
         let began = clock::turn();
-        let found = connection.signals.fault_of(place.number);
-        connection.signals.final_response(false);
         let admitted = admit::admit(&worker, &connection, parts, found);
         let limits = &worker.shared.settings.limits;
         let journey = Journey {
@@ -196,11 +193,5 @@ impl Drop for Journey {
         let route = self.chain.live.figures(self.chain.route.get());
         route.record(status, duration.as_secs_f64());
         self.log(status, duration);
-        if !self.connection.http2 {
-            self.connection.signals.answer_upgrade(Upgrade::Declined);
-            self.connection
-                .signals
-                .finish((self.began + duration).into());
-        }
     }
 }

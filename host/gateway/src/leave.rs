@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,37 +11,26 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use hyper::upgrade::OnUpgrade;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_upstream::Upgraded;
 
 use crate::answer::Failure;
 use crate::journey::Journey;
-use crate::signals::Upgrade;
-use crate::tunnel;
 use crate::upload::clean_trailers;
 
-/// Makes the response that leaves. `upgrade` is the client's side of a connection that may change its protocol.
-pub(crate) fn leave(
-    journey: Journey,
-    mut body: Body,
-    closes: bool,
-    upgrade: Option<OnUpgrade>,
-) -> Response<Body> {
+/// Makes the response that leaves.
+pub(crate) fn leave(journey: Journey, mut body: Body, closes: bool) -> Response<Body> {
     let http1 = !journey.connection.http2;
     journey.upload.answered();
     let closes = closes || (http1 && journey.connection.ends_with(journey.place.number));
     if http1 {
-        journey.connection.signals.final_response(true);
         journey.upload.drain();
     }
     let mut response = head(&journey);
     tell_times(&journey, response.headers_mut());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        match switch(&journey, upgrade) {
-            Some((protocol, client, upstream)) => {
-                return switched(journey, response, protocol, client, upstream);
-            }
+        match switch(&journey) {
+            Some((protocol, upstream)) => return switched(journey, response, protocol, upstream),
             None => {
                 body = journey.chain.adopt(Failure::WrongProtocol.into());
                 response = head(&journey);
@@ -115,7 +105,7 @@ fn tell_times(journey: &Journey, fields: &mut HeaderMap) {
 /// Makes the fields fit a response that has no body, whatever somebody gave it (RFC 9110 section 6.4.1). Says whether it has
 /// none.
 fn fit(fields: &mut HeaderMap, status: StatusCode, method: &Method, body: &Body) -> bool {
-    if status == StatusCode::NO_CONTENT {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         fields.remove(header::CONTENT_LENGTH);
         return true;
     }
@@ -128,14 +118,11 @@ fn fit(fields: &mut HeaderMap, status: StatusCode, method: &Method, body: &Body)
         }
         return true;
     }
-    status == StatusCode::NOT_MODIFIED || body.is_end_stream()
+    body.is_end_stream()
 }
 
-/// The protocol that both sides change to, and both sides.
-fn switch(
-    journey: &Journey,
-    client: Option<OnUpgrade>,
-) -> Option<(HeaderValue, OnUpgrade, Upgraded)> {
+/// The protocol that both sides change to, and the upstream's side.
+fn switch(journey: &Journey) -> Option<(HeaderValue, Upgraded)> {
     let asked = journey.aside.upgrade.as_ref()?.to_str().ok()?;
     let mut sent = journey.sent.borrow_mut();
     let given = sent.protocol.take()?;
@@ -144,25 +131,21 @@ fn switch(
         .split(',')
         .any(|token| token.trim().eq_ignore_ascii_case(name));
     let upstream = sent.upgraded.take()?;
-    is_asked.then_some((given.clone(), client?, upstream))
+    is_asked.then_some((given.clone(), upstream))
 }
 
 fn switched(
     journey: Journey,
     mut response: Response<Body>,
     protocol: HeaderValue,
-    client: OnUpgrade,
     upstream: Upgraded,
 ) -> Response<Body> {
     let fields = response.headers_mut();
     fields.remove(header::CONTENT_LENGTH);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, protocol);
-    let connection = std::rc::Rc::clone(&journey.connection);
-    connection.signals.answer_upgrade(Upgrade::Accepted);
-    connection
-        .tunnel
-        .replace(Some(Box::pin(tunnel::join(journey, client, upstream))));
+    let connection = Rc::clone(&journey.connection);
+    connection.tunnel.set(Some((journey, upstream)));
     response
 }
 

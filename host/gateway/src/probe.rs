@@ -3,19 +3,23 @@
 
 use std::net::IpAddr;
 
+use bytes::BytesMut;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, request};
 use tidegate_core::exchange::{PathParameters, RequestHead};
+use tidegate_core::http1::framing::{Framing, Piece};
 use tidegate_core::survey::Survey;
 
+use crate::answer::ClientFault;
 use crate::forwarded::{self, Hop};
-use crate::h1_guard::{Guard, Seen};
+use crate::h1;
+use crate::h1::parse::{Head, Parser};
 use crate::head;
 use crate::pattern::PathPattern;
 use crate::route::{Conflict, RouteSpec, Router};
 use crate::settings::{Limits, Settings};
 
-/// What the guard of HTTP/1.1 framing says of bytes.
+/// What is known of the bytes of an HTTP/1 connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Framed {
     /// The number of the request that the last byte belongs to.
@@ -33,43 +37,94 @@ pub enum Place {
     Head,
     /// In a body or its framing.
     Body,
-    /// Behind a head, at this offset, that asks for another protocol.
-    Upgrade(usize),
     /// At a fault, by its name.
     Fault(String),
 }
 
-/// Shows bytes to a guard, piece by piece.
+/// Reads requests from bytes that come piece by piece.
 pub fn framed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Framed {
-    let mut guard = Guard::new(limits);
-    let mut offset = 0;
+    let mut reader = Requests::new(limits);
     for piece in pieces {
-        match guard.inspect(piece) {
-            Seen::Clear => offset += piece.len(),
-            Seen::Upgrade(kept) => {
-                return Framed {
-                    request: guard.request(),
-                    place: Place::Upgrade(offset + kept),
-                };
-            }
-            Seen::Fault { request, fault, .. } => {
-                return Framed {
-                    request,
-                    place: Place::Fault(format!("{fault:?}")),
-                };
-            }
+        if let Err(fault) = reader.feed(piece) {
+            return Framed {
+                request: reader.request(),
+                place: Place::Fault(format!("{fault:?}")),
+            };
         }
     }
-    let place = if guard.is_between() {
-        Place::Between
-    } else if guard.is_in_head() {
+    let place = if reader.is_in_body() {
+        Place::Body
+    } else if reader.is_in_head() {
         Place::Head
     } else {
-        Place::Body
+        Place::Between
     };
     Framed {
-        request: guard.request(),
+        request: reader.request(),
         place,
+    }
+}
+
+/// Reads one request after another as a connection does, without one.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    parser: Parser,
+    read: BytesMut,
+    /// The body that is under way.
+    body: Option<Framing>,
+    /// The heads and the bytes of bodies that came.
+    pub(crate) heads: Vec<Head>,
+    pub(crate) bodies: Vec<u8>,
+}
+
+impl Requests {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Requests {
+            parser: Parser::new(limits),
+            read: BytesMut::new(),
+            body: None,
+            heads: Vec::new(),
+            bodies: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_in_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.body.is_none() && self.parser.has_begun(&self.read)
+    }
+
+    /// The number of the request that the next byte belongs to, counted from 0.
+    pub(crate) fn request(&self) -> u64 {
+        self.heads.len() as u64 - u64::from(self.body.is_some())
+    }
+
+    /// Takes more bytes.
+    pub(crate) fn feed(&mut self, piece: &[u8]) -> Result<(), ClientFault> {
+        self.read.extend_from_slice(piece);
+        loop {
+            if let Some(framing) = &mut self.body {
+                match framing.next(&mut self.read).map_err(h1::parse::fault)? {
+                    Piece::More => return Ok(()),
+                    Piece::Data(data) => self.bodies.extend_from_slice(&data),
+                    Piece::End(_) => self.body = None,
+                }
+                continue;
+            }
+            let Some(end) = self.parser.advance(&self.read)? else {
+                return Ok(());
+            };
+            let bytes = self.read.split_to(end).freeze();
+            let mut head = self.parser.take(&bytes, None);
+            if let Some(fault) = head.fault {
+                return Err(fault);
+            }
+            let framing = std::mem::replace(&mut head.framing, Framing::Length(0));
+            self.body = (!framing.is_over()).then_some(framing);
+            self.heads.push(head);
+        }
     }
 }
 

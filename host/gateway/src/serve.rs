@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, Version, header};
-use hyper::body::Incoming;
+use http::{Response, Version, request};
 use tidegate_core::body::Body;
 use tidegate_core::clock;
 use tidegate_upstream::{Interim, Sent};
@@ -20,19 +19,20 @@ use crate::forward::{self, Terms};
 use crate::head;
 use crate::journey::Journey;
 use crate::leave;
+use crate::upload::Incoming;
 use crate::worker::Worker;
 
-/// Serves one request. Never fails: what goes wrong is an answer.
+/// Serves one request; `found` is why it must be refused, if its bytes have shown that. Never fails: what goes wrong is an
+/// answer.
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     place: Place,
-    mut request: Request<Incoming>,
+    parts: request::Parts,
+    incoming: Incoming,
+    found: Option<ClientFault>,
 ) -> Response<Body> {
-    let asks_upgrade = request.headers().contains_key(header::UPGRADE);
-    let upgrade = asks_upgrade.then(|| hyper::upgrade::on(&mut request));
-    let (parts, incoming) = request.into_parts();
-    let (journey, fault) = Journey::begin(worker, connection, place, parts, incoming);
+    let (journey, fault) = Journey::begin(worker, connection, place, parts, incoming, found);
     let outcome = match fault {
         Some(fault) => Err(Failure::Client(fault).into()),
         None => pass(&journey).await,
@@ -44,7 +44,7 @@ pub(crate) async fn serve(
         journey.chain.adopt(stop)
     });
     let body = journey.chain.response(body).await;
-    leave::leave(journey, body, closes, upgrade)
+    leave::leave(journey, body, closes)
 }
 
 /// From a head that is in order to the head of an upstream's response.
@@ -101,14 +101,14 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
     let version = chain.exchange.borrow().request.version;
     // HTTP/2 clients get no interim responses: the server half can't send them.
     let interim = if version == Version::HTTP_11 {
-        let signals = &journey.connection.signals;
+        let interim = &journey.connection.signals.interim;
         // Whoever writes for this connection is the task that waits here.
         poll_fn(|cx| {
-            signals.listen(cx.waker());
+            interim.listen(cx.waker());
             Poll::Ready(())
         })
         .await;
-        Some(Arc::clone(signals) as Arc<dyn Interim>)
+        Some(Arc::clone(interim) as Arc<dyn Interim>)
     } else {
         None
     };

@@ -8,12 +8,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tidegate_upstream::Upgraded;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::h1::ClientSide;
 use crate::journey::Journey;
 
 /// Tunnels are meant to rest; one in which nobody has said a word for so long is forgotten by both.
@@ -22,12 +21,9 @@ const IDLE: Duration = Duration::from_secs(60 * 60);
 const BUFFER: usize = 16 * 1024;
 
 /// Joins both sides until both have ended, one has broken, or neither has said a word for long.
-pub(crate) async fn join(journey: Journey, client: OnUpgrade, upstream: Upgraded) {
-    let Ok(client) = client.await else {
-        return;
-    };
+pub(crate) async fn join(journey: Journey, client: ClientSide, upstream: Upgraded) {
     let said = Rc::new(Cell::new(Instant::now()));
-    let mut client = Side::new(TokioIo::new(client), &said);
+    let mut client = Side::new(client, &said);
     let mut upstream = Side::new(upstream, &said);
     let (sent, received) = (Rc::clone(&client.read), Rc::clone(&upstream.read));
     // Told when it ends, also if that is because nobody waits for it any more.

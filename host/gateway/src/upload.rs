@@ -10,19 +10,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tidegate_core::body::{Body, BodyError};
 use tidegate_core::fields;
 use tokio::time::{Instant, Sleep};
 
 use crate::admit::Aside;
+use crate::h1::RequestBody;
 use crate::settings::Limits;
 use crate::trailers;
 
 /// How much of a body that nobody wants is read, and for how long, before the connection is closed instead.
-const DRAIN_BYTES: u64 = 256 * 1024;
-const DRAIN: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_BYTES: u64 = 256 * 1024;
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+
+/// A request's body as it comes out of its connection.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Http1(RequestBody),
+    Http2(hyper::body::Incoming),
+}
 
 /// A client's request body. The exchange owns it; whoever reads it has a [`ClientBody`].
 pub(crate) struct Upload {
@@ -91,37 +97,22 @@ impl Upload {
         })
     }
 
-    /// Reads on if nobody else does, so that the next request can be found.
+    /// Reads on if nobody else does, so that the next request on a connection of HTTP/1 can be found.
     pub(crate) fn drain(&self) {
         if !self.abandoned.get() {
             return;
         }
-        let Some(mut incoming) = self.incoming.borrow_mut().take() else {
+        let Some(Incoming::Http1(incoming)) = self.incoming.borrow_mut().take() else {
             return;
         };
         let unasked = self.expects && !self.asked.get();
         let long = incoming.size_hint().lower() > DRAIN_BYTES;
-        if incoming.is_end_stream() || unasked || long {
-            return;
+        if !unasked && !long {
+            incoming.skip();
         }
-        tokio::task::spawn_local(async move {
-            let reading = async {
-                let mut left = DRAIN_BYTES;
-                while let Some(Ok(frame)) = incoming.frame().await {
-                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    match left.checked_sub(length) {
-                        Some(less) => left = less,
-                        None => break,
-                    }
-                }
-            };
-            // Whatever is left then closes the connection.
-            let _ = tokio::time::timeout(DRAIN, reading).await;
-        });
     }
 
-    fn came(&self, frame: Result<Frame<Bytes>, hyper::Error>) -> Result<Frame<Bytes>, BodyError> {
-        let mut frame = frame.map_err(|error| BodyError::Broken(error.to_string()))?;
+    fn came(&self, mut frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
         if let Some(data) = frame.data_ref() {
             let seen = self.seen.get().saturating_add(data.len() as u64);
             self.seen.set(seen);
@@ -133,6 +124,37 @@ impl Upload {
             trailers::keep(trailers, |name| self.announced.contains(name));
         }
         Ok(frame)
+    }
+}
+
+impl HttpBody for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Incoming::Http1(body) => Pin::new(body).poll_frame(cx),
+            Incoming::Http2(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame.map(|frame| frame.map_err(|error| BodyError::Broken(error.to_string())))
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Incoming::Http1(body) => body.is_end_stream(),
+            Incoming::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Incoming::Http1(body) => body.size_hint(),
+            Incoming::Http2(body) => body.size_hint(),
+        }
     }
 }
 
@@ -191,7 +213,7 @@ impl HttpBody for ClientBody {
                     .map(|()| Some(Err(BodyError::TimedOut)))
             }
             Poll::Ready(frame) => {
-                let mut frame = frame.map(|frame| upload.came(frame));
+                let mut frame = frame.map(|frame| upload.came(frame?));
                 if let (Some(timer), Some(Ok(came))) = (this.timer.take(), &frame)
                     && upload.rate > 0
                     && !upload.answered.get()

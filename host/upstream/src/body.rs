@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tidegate_core::body::{Body, BodyError};
+use tidegate_core::http1::framing::Framing;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error;
-use crate::http1::{self, Framing, Lease};
+use crate::http1::{self, Lease};
 use crate::metrics::{Figures, IDLE, TRUNCATED};
 use crate::timer::{Timer, after};
 use crate::upload::Upload;

@@ -10,12 +10,13 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request};
 use http_body::Body as _;
 use tidegate_core::body::{Body, BodyError};
+use tidegate_core::http1::framing::{Framing, Piece};
+use tidegate_core::http1::outgoing::{Frames, Outgoing};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use super::decode::{Framing, Piece};
-use super::encode::{Frames, Outgoing};
+use super::encode;
 use super::parse::{self, Head, Invalid};
 use crate::error::Failure;
 use crate::metrics::OpenConnection;
@@ -144,7 +145,7 @@ impl Flow {
     /// # Errors
     /// Its fields contradict its body.
     pub(super) fn begin(&mut self, request: &mut Request<Body>) -> Result<(), Failure> {
-        self.frames = self.out.head(request)?;
+        self.frames = encode::head(&mut self.out, request)?;
         let body = std::mem::take(request.body_mut());
         self.kept = match &body {
             Body::Empty => Some(Body::Empty),
@@ -349,7 +350,7 @@ impl Flow {
                     return Poll::Ready(Some(Ok(Frame::Trailers(trailers))));
                 }
                 Ok(Piece::More) => {}
-                Err(detail) => return Poll::Ready(Some(Err(detail.to_owned()))),
+                Err(error) => return Poll::Ready(Some(Err(error.text().to_owned()))),
             }
             let want = match framing.exact() {
                 Some(left) if left <= READ as u64 => READ,

@@ -1,10 +1,9 @@
 //! One HTTP/1.1 connection: lent to one request at a time, and what its failures say. Keeps none. `flow` is its bytes, which
-//! `encode` writes and `parse` and `decode` read.
+//! `encode` writes and `parse` reads.
 //!
 //! The task of the request drives the connection: there is no task of its own, no channel and no lock between them. A
 //! connection at rest is not looked at until it is wanted, or the pool looks through what rests.
 
-mod decode;
 mod encode;
 mod flow;
 mod parse;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use tidegate_core::body::Body;
+use tidegate_core::http1::framing::Framing;
 use tidegate_core::survey::Survey;
 
 use crate::endpoint::Endpoint;
@@ -28,7 +28,6 @@ use crate::upload::Upload;
 use crate::upstream::UpstreamConfig;
 use crate::{Interim, Upgraded};
 
-pub(crate) use decode::Framing;
 use flow::Ended;
 pub(crate) use flow::{Flow, Frame, Io};
 

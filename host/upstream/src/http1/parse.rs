@@ -7,9 +7,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use httparse::{Header, ParserConfig, Status};
+use tidegate_core::http1::framing::Framing;
 use tidegate_core::survey::Survey;
 
-use super::decode::Framing;
 use crate::message::{self, MAX_FIELDS};
 
 /// A response's head.

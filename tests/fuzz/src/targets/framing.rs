@@ -71,20 +71,17 @@ pub fn fuzz(data: &[u8]) -> u64 {
         whole,
         "cut at {pieces} and at once"
     );
-    // What was passed stays passed: more bytes behind a fault or an upgrade change nothing.
-    if matches!(whole.place, Place::Fault(_) | Place::Upgrade(_)) {
+    // What was read stays read: more bytes behind a fault change nothing.
+    if matches!(whole.place, Place::Fault(_)) {
         let more = [bytes, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
         let after = framed([more.as_slice()], &limits);
         // A line that was cut off may turn out to have had another fault at its end.
         assert_eq!(after.request, whole.request, "more bytes behind the end");
     }
-    match whole.place {
-        Place::Upgrade(_) => fingerprint((whole.request, "upgrade")),
-        place => fingerprint((whole.request.min(3), place)),
-    }
+    fingerprint((whole.request.min(3), whole.place))
 }
 
-/// What the guard says. Of a line that is over two bounds, the one that is told may be either: in pieces the lower bound is
+/// What was read. Of a line that is over two bounds, the one that is told may be either: in pieces the lower bound is
 /// met first.
 fn framed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Framed {
     let mut said = probe::framed(pieces, limits);

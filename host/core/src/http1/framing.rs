@@ -1,12 +1,10 @@
-//! A body's bytes out of a connection's (RFC 9112 sections 6 and 7): by length, in chunks, or to the end. Strict: whatever two
-//! readers could read in two ways is refused. Reads no socket.
+//! A body's bytes out of a connection's (RFC 9112 sections 6 and 7): by length, in chunks, or to the end. Reads no socket.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
-use httparse::Status;
 
-use super::parse::Invalid;
+use super::line;
 
 /// The most bytes of chunk extensions in one body.
 const MAX_EXTENSIONS: usize = 16 * 1024;
@@ -19,9 +17,10 @@ const MAX_DIGITS: u8 = 15;
 
 /// How a body is framed, and how much of it is still to come.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Framing {
+pub enum Framing {
     /// So many bytes.
     Length(u64),
+    /// Chunks, and trailers behind them.
     Chunked(Chunked),
     /// All that comes.
     UntilClose,
@@ -29,7 +28,7 @@ pub(crate) enum Framing {
 
 /// Where in its chunks a body is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Chunked {
+pub struct Chunked {
     at: At,
     /// Bytes of extensions so far.
     extensions: usize,
@@ -53,18 +52,45 @@ enum At {
     Over,
 }
 
+/// Why bytes are no body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FramingError {
+    /// What stands around the data of a chunk is not what must stand there.
+    Chunk,
+    /// The extensions of all chunks together are over 16 KiB.
+    Extensions,
+    /// A trailer's line is none.
+    Trailer,
+    /// More than 64 trailers, or more than 16 KiB of them.
+    TooManyTrailers,
+}
+
+impl FramingError {
+    /// What is wrong, for a log.
+    pub const fn text(self) -> &'static str {
+        match self {
+            FramingError::Chunk => "the chunks are not valid",
+            FramingError::Extensions => "the chunk extensions are too long",
+            FramingError::Trailer => "a trailer is not valid",
+            FramingError::TooManyTrailers => "too many trailers",
+        }
+    }
+}
+
 /// What a look at the bytes brings.
 #[derive(Debug)]
-pub(super) enum Piece {
+pub enum Piece {
     /// More bytes are needed.
     More,
+    /// Some of the body.
     Data(Bytes),
     /// The end; with trailers, if there are any.
     End(Option<HeaderMap>),
 }
 
 impl Framing {
-    pub(super) fn chunked() -> Self {
+    /// A body in chunks, at its beginning.
+    pub fn chunked() -> Self {
         Framing::Chunked(Chunked {
             at: At::Size { size: 0, digits: 0 },
             extensions: 0,
@@ -72,7 +98,7 @@ impl Framing {
     }
 
     /// Whether nothing is to come.
-    pub(crate) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         match self {
             Framing::Length(left) => *left == 0,
             Framing::Chunked(chunked) => chunked.at == At::Over,
@@ -81,7 +107,7 @@ impl Framing {
     }
 
     /// The length, if it is known.
-    pub(crate) fn exact(&self) -> Option<u64> {
+    pub fn exact(&self) -> Option<u64> {
         match self {
             Framing::Length(left) => Some(*left),
             Framing::Chunked(_) | Framing::UntilClose => None,
@@ -92,7 +118,7 @@ impl Framing {
     ///
     /// # Errors
     /// The framing is broken.
-    pub(super) fn next(&mut self, read: &mut BytesMut) -> Result<Piece, Invalid> {
+    pub fn next(&mut self, read: &mut BytesMut) -> Result<Piece, FramingError> {
         match self {
             Framing::Length(0) => Ok(Piece::End(None)),
             Framing::Length(left) => Ok(take(read, left)),
@@ -116,7 +142,7 @@ fn take(read: &mut BytesMut, left: &mut u64) -> Piece {
 }
 
 impl Chunked {
-    fn next(&mut self, read: &mut BytesMut) -> Result<Piece, Invalid> {
+    fn next(&mut self, read: &mut BytesMut) -> Result<Piece, FramingError> {
         loop {
             match &mut self.at {
                 At::Data(left) => {
@@ -145,7 +171,7 @@ impl Chunked {
     }
 
     /// One byte of what stands around the data.
-    fn step(&mut self, byte: u8) -> Result<(), Invalid> {
+    fn step(&mut self, byte: u8) -> Result<(), FramingError> {
         self.at = match (&self.at, byte) {
             (At::Size { size, digits }, _) if byte.is_ascii_hexdigit() && *digits < MAX_DIGITS => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
@@ -157,10 +183,10 @@ impl Chunked {
             (At::Size { size, digits: 1.. }, b'\r') => At::SizeEnd(*size),
             (At::Size { size, digits: 1.. }, b';') => At::Extension(*size),
             (At::Extension(size), b'\r') => At::SizeEnd(*size),
-            (At::Extension(size), _) if byte != b'\n' && byte != 0 => {
+            (At::Extension(size), _) if !line::is_control(byte) => {
                 self.extensions += 1;
                 if self.extensions > MAX_EXTENSIONS {
-                    return Err("the chunk extensions are too long");
+                    return Err(FramingError::Extensions);
                 }
                 At::Extension(*size)
             }
@@ -168,37 +194,43 @@ impl Chunked {
             (At::SizeEnd(size), b'\n') => At::Data(*size),
             (At::DataEnd, b'\r') => At::DataEndLine,
             (At::DataEndLine, b'\n') => At::Size { size: 0, digits: 0 },
-            _ => return Err("the chunks are not valid"),
+            _ => return Err(FramingError::Chunk),
         };
         Ok(())
     }
 }
 
-/// The trailers, once they are whole.
-fn trailers(read: &mut BytesMut) -> Result<Piece, Invalid> {
-    if read.starts_with(b"\r\n") {
-        read.advance(2);
-        return Ok(Piece::End(None));
-    }
-    let mut slots = [httparse::EMPTY_HEADER; MAX_TRAILER_FIELDS];
-    match httparse::parse_headers(read, &mut slots) {
-        Ok(Status::Complete((length, headers))) => {
-            let mut fields = HeaderMap::with_capacity(headers.len());
-            for header in headers {
-                let name = HeaderName::from_bytes(header.name.as_bytes());
-                let value = HeaderValue::from_bytes(header.value);
-                let (Ok(name), Ok(value)) = (name, value) else {
-                    return Err("a trailer is not valid");
-                };
-                fields.append(name, value);
-            }
-            read.advance(length);
-            Ok(Piece::End(Some(fields)))
+/// The trailers, once they are whole. Lines are judged as they come, so that what is none is not waited for.
+fn trailers(read: &mut BytesMut) -> Result<Piece, FramingError> {
+    let mut fields: Option<HeaderMap> = None;
+    let mut at = 0;
+    let mut count = 0;
+    while let Some(rest) = read.get(at..)
+        && let Some(length) = rest.iter().position(|byte| *byte == b'\n')
+    {
+        let line = rest.get(..length).and_then(|line| line.strip_suffix(b"\r"));
+        let line = line.ok_or(FramingError::Trailer)?;
+        at += length + 1;
+        if at > MAX_TRAILERS {
+            return Err(FramingError::TooManyTrailers);
         }
-        Ok(Status::Partial) if read.len() < MAX_TRAILERS => Ok(Piece::More),
-        Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => Err("too many trailers"),
-        Err(_) => Err("the trailers are not valid"),
+        if line.is_empty() {
+            read.advance(at);
+            return Ok(Piece::End(fields));
+        }
+        let (name, value) = line::split(line).ok_or(FramingError::Trailer)?;
+        let name = HeaderName::from_bytes(name).map_err(|_| FramingError::Trailer)?;
+        let value = HeaderValue::from_bytes(value).map_err(|_| FramingError::Trailer)?;
+        fields.get_or_insert_default().append(name, value);
+        count += 1;
+        if count > MAX_TRAILER_FIELDS {
+            return Err(FramingError::TooManyTrailers);
+        }
     }
+    if read.len() > MAX_TRAILERS {
+        return Err(FramingError::TooManyTrailers);
+    }
+    Ok(Piece::More)
 }
 
 #[cfg(test)]
@@ -210,12 +242,12 @@ mod tests {
         mut framing: Framing,
         bytes: &[u8],
         size: usize,
-    ) -> Result<(Vec<u8>, Option<HeaderMap>, usize), Invalid> {
+    ) -> Result<(Vec<u8>, Option<HeaderMap>, usize), &'static str> {
         let mut read = BytesMut::new();
         let mut pieces = bytes.chunks(size);
         let mut body = Vec::new();
         loop {
-            match framing.next(&mut read)? {
+            match framing.next(&mut read).map_err(FramingError::text)? {
                 Piece::More => match pieces.next() {
                     Some(piece) => read.extend_from_slice(piece),
                     None => return Err("truncated"),
