@@ -14,6 +14,7 @@ mod core_exports;
 mod core_imports;
 mod core_services;
 mod core_values;
+mod demand;
 mod exclusive;
 mod figures;
 mod host;

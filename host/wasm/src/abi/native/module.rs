@@ -45,7 +45,7 @@ pub(super) struct Module {
 /// longer gives way at every tick, for which it needs a stack of its own.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Idle instances that are kept, or made ahead, however little there is to do.
+/// Instances that are made ahead, however little there is to do.
 const SPARES: usize = 2;
 /// The most instances that are made ahead.
 const MAX_SPARES: usize = 16;
@@ -275,16 +275,16 @@ impl Module {
         }))
     }
 
-    /// Why an instance whose exchange is over is of no further use, if it is of none.
+    /// Why an instance whose exchange is over is of no further use, if it is of none. `wanted` says that there are not too
+    /// many idle ones.
     pub(super) fn after<M: super::call::Mode>(
         &self,
         instance: &mut Instance<M>,
-        idle: usize,
-        busy: usize,
+        wanted: bool,
     ) -> Option<Discard> {
         if self.isolation == Isolation::Fresh {
             // Put back to its beginning, it is a new one.
-            let renewed = idle < self.spares(busy)
+            let renewed = wanted
                 && self
                     .pristine
                     .as_ref()
@@ -292,10 +292,8 @@ impl Module {
             (!renewed).then_some(Discard::Spent)
         } else if instance.holds_much() {
             Some(Discard::Recycled)
-        } else if idle >= busy.max(SPARES) {
-            Some(Discard::Retired)
         } else {
-            None
+            (!wanted).then_some(Discard::Retired)
         }
     }
 
