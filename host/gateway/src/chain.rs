@@ -23,7 +23,7 @@ use crate::call::{Call, Done, Given, HeadCall, Moment, Said, Turn, is_over};
 use crate::figures::Began;
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
-use crate::plan::{Direction, Step, Wish};
+use crate::plan::{Direction, Later, Step, Wish};
 use crate::quarantine::Admission;
 use crate::snapshot;
 use crate::worker::{Live, LiveFilter, Worker};
@@ -123,6 +123,13 @@ impl Chain {
     /// Whether anybody but the proxy looks at this exchange.
     pub(crate) fn has_filters(&self) -> bool {
         !self.steps().is_empty()
+    }
+
+    /// What filters may want to see of the heads when those have gone.
+    pub(crate) fn later(&self) -> Later {
+        self.route
+            .get()
+            .map_or_else(Later::default, |route| self.live.later(route))
     }
 
     fn steps(&self) -> &[Step] {

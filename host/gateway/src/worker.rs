@@ -18,7 +18,7 @@ use crate::access_log::AccessLog;
 use crate::figures::Lines;
 use crate::figures::{FilterFigures, RouteFigures, WorkerFigures};
 use crate::guest_calls::GuestCalls;
-use crate::plan::Step;
+use crate::plan::{Later, Step};
 use crate::quarantine::{Admission, Tally};
 use crate::settings::Settings;
 use crate::snapshot::{FilterSlot, Snapshot};
@@ -62,6 +62,7 @@ pub(crate) struct Live {
 /// One route on this worker.
 struct LiveRoute {
     steps: Box<[Step]>,
+    later: Later,
     figures: RouteFigures,
 }
 
@@ -83,6 +84,13 @@ impl Live {
     /// The chain of a route.
     pub(crate) fn steps(&self, route: usize) -> &[Step] {
         self.routes.get(route).map_or(&[], |route| &route.steps)
+    }
+
+    /// What a route's filters may want to see of heads that have gone.
+    pub(crate) fn later(&self, route: usize) -> Later {
+        self.routes
+            .get(route)
+            .map_or_else(Later::default, |route| route.later)
     }
 
     /// The figures of a route, or of requests without one.
@@ -230,9 +238,13 @@ impl Worker {
             .router
             .routes()
             .iter()
-            .map(|route| LiveRoute {
-                steps: route.filters.iter().filter_map(step).collect(),
-                figures: self.figures.route(&route.name),
+            .map(|route| {
+                let steps: Box<[Step]> = route.filters.iter().filter_map(step).collect();
+                LiveRoute {
+                    later: Later::of(&steps),
+                    steps,
+                    figures: self.figures.route(&route.name),
+                }
             })
             .collect();
         self.live.replace(Rc::new(Live {
