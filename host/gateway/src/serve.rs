@@ -95,7 +95,7 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
         host: (!route.preserve_host)
             .then(|| forward::host_of(upstream))
             .flatten(),
-        keep: chain.has_filters(),
+        keep: chain.later().request,
     };
     let request = forward::request(&mut chain.exchange.borrow_mut(), &terms, body)?;
     let version = chain.exchange.borrow().request.version;
