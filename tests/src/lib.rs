@@ -20,6 +20,7 @@ pub mod load;
 pub mod neighbour;
 pub mod recipes;
 pub mod tap;
+pub mod tokens;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -1,10 +1,10 @@
 //! What is answered to those who are not let in: status, challenges (RFC 9110 section 11.6.1), and a body as the client wants it.
 //! Decides nothing.
 
-use serde_json::json;
 use tidegate_sdk::prelude::*;
 
 use crate::config::{AnswersConfig, Method};
+use crate::json;
 use crate::refused::Refused;
 
 /// How refusals look.
@@ -127,8 +127,13 @@ impl Answers {
             answer = answer.field("retry-after", seconds.to_string());
         }
         if json {
-            let body = json!({"status": verdict.status, "error": verdict.text});
-            answer.json(&body).send()
+            let mut body = ["{\"status\":", &verdict.status.to_string(), ",\"error\":"].concat();
+            json::string(verdict.text, &mut body);
+            body.push('}');
+            answer
+                .field("content-type", "application/json")
+                .body(body)
+                .send()
         } else {
             answer.text(&format!("{}\n", verdict.text)).send()
         }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::config::RuleConfig;
 use crate::identity::Identity;
+use crate::json;
 use crate::pairs::Pairs;
 use crate::place::field_name;
 use crate::refused::{Refused, Rejection};
@@ -242,7 +243,11 @@ fn text(claim: &Value) -> Option<String> {
             let texts: Vec<String> = list.iter().filter_map(plain).collect();
             Some(texts.join(","))
         }
-        other => Some(other.to_string()),
+        other => {
+            let mut text = String::new();
+            json::write(other, &mut text);
+            Some(text)
+        }
     }
 }
 
@@ -250,7 +255,11 @@ fn text(claim: &Value) -> Option<String> {
 fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.contains(',') => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+        Value::Number(_) | Value::Bool(_) => {
+            let mut text = String::new();
+            json::write(value, &mut text);
+            Some(text)
+        }
         _ => None,
     }
 }

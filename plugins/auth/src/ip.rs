@@ -2,15 +2,56 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use crate::config::IpConfig;
+
+/// A network: its first address as a number, IPv4 as it stands in IPv6 (`::ffff:0:0/96`), and how many bits of it count.
+#[derive(Clone, Copy, Debug)]
+struct Network {
+    first: u128,
+    bits: u32,
+}
+
+impl Network {
+    /// A single address, or an address and the length of the prefix.
+    fn read(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, bits)) => (address, Some(bits.parse::<u32>().ok()?)),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let (all, before) = match address {
+            IpAddr::V4(_) => (32, 96),
+            IpAddr::V6(_) => (128, 0),
+        };
+        let bits = bits.unwrap_or(all);
+        (bits <= all).then(|| Network {
+            first: number(address),
+            bits: before + bits,
+        })
+    }
+
+    /// The bits that count, set.
+    fn mask(self) -> u128 {
+        u128::MAX.checked_shl(128 - self.bits).unwrap_or(0)
+    }
+
+    fn contains(self, address: u128) -> bool {
+        address & self.mask() == self.first
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
 
 /// The networks that may come, and those that may not.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
-    allow: Vec<IpNet>,
-    deny: Vec<IpNet>,
+    allow: Vec<Network>,
+    deny: Vec<Network>,
 }
 
 impl Networks {
@@ -33,28 +74,24 @@ impl Networks {
         let Ok(address) = address.parse::<IpAddr>() else {
             return false;
         };
-        let address = address.to_canonical();
-        let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&address));
+        let address = number(address);
+        let within =
+            |networks: &[Network]| networks.iter().any(|network| network.contains(address));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }
 }
 
-fn read(texts: &[String], key: &str) -> Result<Vec<IpNet>, String> {
+fn read(texts: &[String], key: &str) -> Result<Vec<Network>, String> {
     let network = |(index, text): (usize, &String)| {
-        let single = text
-            .parse::<IpAddr>()
-            .map(|one| IpNet::from(one.to_canonical()));
-        let network = single.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        let network = Network::read(text).ok_or_else(|| {
             format!("`{key}[{index}]`: `{text}` is no network; write `10.0.0.0/8`, `2001:db8::/32` or an address")
         })?;
-        if network.addr() == network.network() {
-            Ok(network)
-        } else {
-            Err(format!(
-                "`{key}[{index}]`: `{text}` has bits behind its prefix; write `{}`",
-                network.trunc()
-            ))
+        if network.first & !network.mask() != 0 {
+            return Err(format!(
+                "`{key}[{index}]`: `{text}` has bits behind its prefix; set them to 0, or write an address without `/`"
+            ));
         }
+        Ok(network)
     };
     texts.iter().enumerate().map(network).collect()
 }
@@ -99,6 +136,6 @@ mod tests {
             "{error}"
         );
         let error = networks(&[], &["10.0.0.1/8"]).unwrap_err();
-        assert!(error.contains("write `10.0.0.0/8`"), "{error}");
+        assert!(error.contains("behind its prefix"), "{error}");
     }
 }

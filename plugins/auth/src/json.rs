@@ -1,5 +1,6 @@
 //! JSON in which no name stands twice: of two members of one name, one reader takes the first and another the last (RFC 8725
-//! section 2.4 is about such differences). Nesting is bounded by serde_json.
+//! section 2.4 is about such differences). Nesting is bounded by serde_json. And JSON as text: serde_json's own writer would bring
+//! twenty kilobytes of tables for the shortest form of a number.
 
 use std::fmt;
 
@@ -15,6 +16,67 @@ pub(crate) fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
         Ok(Unique(Value::Object(object))) => Some(object),
         _ => None,
     }
+}
+
+/// Writes a value behind what a text has.
+pub(crate) fn write(value: &Value, out: &mut String) {
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        Value::Number(value) => number(value, out),
+        Value::String(text) => string(text, out),
+        Value::Array(list) => {
+            out.push('[');
+            for (index, one) in list.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                write(one, out);
+            }
+            out.push(']');
+        }
+        Value::Object(object) => {
+            out.push('{');
+            for (index, (name, one)) in object.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                string(name, out);
+                out.push(':');
+                write(one, out);
+            }
+            out.push('}');
+        }
+    }
+}
+
+/// Writes a number.
+pub(crate) fn number(number: &Number, out: &mut String) {
+    let text = match (number.as_u64(), number.as_i64(), number.as_f64()) {
+        (Some(number), ..) => number.to_string(),
+        (_, Some(number), _) => number.to_string(),
+        (.., Some(number)) => number.to_string(),
+        _ => return,
+    };
+    out.push_str(&text);
+}
+
+/// Writes a text with its quotes.
+pub(crate) fn string(text: &str, out: &mut String) {
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            letter if letter < ' ' => {
+                out.push_str("\\u00");
+                out.push_str(&crate::api_key::hex(&[letter as u8]));
+            }
+            letter => out.push(letter),
+        }
+    }
+    out.push('"');
 }
 
 impl<'de> Deserialize<'de> for Unique {
@@ -78,6 +140,16 @@ impl<'de> Visitor<'de> for Any {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let text = r#"{"a":[1,-2,1.5,1e300,18446744073709551615,"x\"\\\u0001\u00e4",null,true,false],"b":{"c":{},"d":[]}}"#;
+        let value: Value = serde_json::from_str(text).unwrap();
+        let mut out = String::new();
+        write(&value, &mut out);
+        assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), value, "{out}");
+        assert!(out.contains("\\u0001"), "{out}");
+    }
 
     #[test]
     fn doubles_are_found_at_any_depth() {

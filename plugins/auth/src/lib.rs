@@ -335,7 +335,10 @@ fn way(method: Method, config: &Config, namespace: &str) -> Result<Way, String> 
             let keys = config.api_key.as_ref().ok_or_else(missing)?;
             Way::ApiKey(ApiKeys::new(keys, namespace)?)
         }
-        Method::Basic => Way::Basic(Users::new(config.basic.as_ref().ok_or_else(missing)?)?),
+        Method::Basic => Way::Basic(Users::new(
+            config.basic.as_ref().ok_or_else(missing)?,
+            namespace,
+        )?),
         Method::Jwt => {
             let jwt = config.jwt.as_ref().ok_or_else(missing)?;
             Way::Jwt(Tokens::new(jwt, namespace, config.introspection.is_some())?)
@@ -355,5 +358,7 @@ fn way(method: Method, config: &Config, namespace: &str) -> Result<Way, String> 
     })
 }
 
+#[cfg(test)]
+mod page;
 #[cfg(test)]
 mod tests;

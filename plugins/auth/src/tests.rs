@@ -801,6 +801,36 @@ fn a_right_password_passes_and_others_are_challenged() {
 }
 
 #[test]
+fn instances_share_what_is_right_and_no_more() {
+    let mut auth = passwords(&[]);
+    assert_eq!(status(&auth.request(login("ada", "U*U"))), 200);
+    let mut other = passwords(&[("hashes-at-once", json!(2))]);
+    for guess in ["a", "b", "c"] {
+        assert_ne!(status(&other.request(login("ada", guess))), 200);
+    }
+    assert_eq!(
+        status(&other.request(login("ada", "U*U"))),
+        429,
+        "a host of its own"
+    );
+    // What the first one noted, by the same name as any instance would.
+    let mac = ring::hmac::Key::new(
+        ring::hmac::HMAC_SHA256,
+        ring::digest::digest(&ring::digest::SHA256, BCRYPT[4..].as_bytes()).as_ref(),
+    );
+    let tag = ring::hmac::sign(&mac, b"ada\0U*U");
+    let note: String = tag
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert!(auth.stored("auth", &format!("basic/{note}")).is_some());
+    other.store("auth", &format!("basic/{note}"), "1");
+    assert_eq!(status(&other.request(login("ada", "U*U"))), 200);
+    assert_eq!(status(&other.request(login("bob", "U*U"))), 429);
+}
+
+#[test]
 fn guessing_is_bounded_and_what_is_remembered_is_not() {
     let mut auth = passwords(&[
         ("hashes-at-once", json!(4)),

@@ -35,7 +35,10 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 10] = [
+    targets::auth_basic::TARGET,
+    targets::auth_keys::TARGET,
+    targets::auth_token::TARGET,
     targets::configuration::TARGET,
     targets::forwarding::TARGET,
     targets::framing::TARGET,

@@ -30,6 +30,11 @@ async fn of_headers() {
     run("headers").await;
 }
 
+#[tokio::test]
+async fn of_limit() {
+    run("limit").await;
+}
+
 /// Every page has a test here.
 #[test]
 fn every_page_has_a_test() {

@@ -7,11 +7,15 @@ use std::cell::RefCell;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
 use tidegate_sdk::prelude::*;
-use tidegate_sdk::{clock, limiter};
+use tidegate_sdk::{clock, limiter, store};
 
+use crate::api_key::hex;
 use crate::config::BasicConfig;
 use crate::identity::Identity;
+use crate::jwt::granted;
 use crate::place;
 use crate::refused::Refused;
 use crate::remember::{Digest, Keyed, Table};
@@ -36,19 +40,34 @@ pub(crate) struct Users {
     keyed: Keyed,
     /// The user, and until when, by the monotonic clock.
     right: RefCell<Table<(usize, u64)>>,
+    /// The namespace through which all instances share what is right, if it is granted.
+    shelf: Option<String>,
 }
 
 #[derive(Debug)]
 struct User {
     name: String,
     hash: Hash,
+    /// Made of the hash, so that whoever reads the store has nothing to try passwords against.
+    key: [u8; 32],
     identity: Identity,
+}
+
+impl User {
+    /// Where it is noted that a password is this user's.
+    fn note(&self, password: &str) -> String {
+        let digest = Hmac::<Sha256>::new_from_slice(&self.key).map(|mac| {
+            let mac = mac.chain_update(&self.name).chain_update([0]);
+            hex(&mac.chain_update(password).finalize().into_bytes())
+        });
+        ["basic/", &digest.unwrap_or_default()].concat()
+    }
 }
 
 impl Users {
     /// # Errors
     /// Which line is wrong, and how to put it right.
-    pub(crate) fn new(config: &BasicConfig) -> Result<Self, String> {
+    pub(crate) fn new(config: &BasicConfig, namespace: &str) -> Result<Self, String> {
         let inline = config.users.iter().enumerate();
         let inline = inline.map(|(index, line)| (format!("basic.users[{index}]"), line.as_str()));
         let file = config.htpasswd.as_deref().unwrap_or_default().lines();
@@ -67,11 +86,13 @@ impl Users {
                     "`{place}`: the name `{name}` is empty or there twice"
                 ));
             }
+            let key = Sha256::digest(hash).into();
             let hash = Hash::read(hash).map_err(|error| format!("`{place}`: {error}"))?;
             let roles = config.roles.get(name).cloned().unwrap_or_default();
             users.push(User {
                 name: name.to_owned(),
                 hash,
+                key,
                 identity: Identity::new(name.to_owned(), roles),
             });
         }
@@ -103,6 +124,9 @@ impl Users {
             burst,
             keyed: Keyed::default(),
             right: RefCell::new(Table::new(REMEMBERED)),
+            shelf: granted(namespace, "basic")
+                .is_ok()
+                .then(|| namespace.to_owned()),
         })
     }
 
@@ -121,32 +145,45 @@ impl Users {
         {
             return Ok(self.users.get(*index).map(|user| &user.identity));
         }
-        self.room(request)?;
-        let index = self
-            .check(&name, password.as_bytes())
-            .ok_or(Refused::Password)?;
-        self.note(digest, index);
-        Ok(self.users.get(index).map(|user| &user.identity))
-    }
-
-    fn note(&self, digest: Digest, index: usize) {
+        let known = self.users.iter().position(|user| user.name == name);
+        let tried = known.unwrap_or_else(|| self.stand_in(&name));
+        let user = self.users.get(tried).ok_or(Refused::Password)?;
+        let note = user.note(&password);
+        if !(self.is_noted(&note) && known.is_some()) {
+            self.room(request)?;
+            if !user.hash.is_of(password.as_bytes()) {
+                return Err(Refused::Password);
+            }
+            if known.is_some() {
+                self.share(&note);
+            }
+        }
+        let index = known.ok_or(Refused::Password)?;
         if self.remember > 0 {
             let until = clock::monotonic().saturating_add(self.remember);
             self.right.borrow_mut().put(digest, (index, until));
         }
+        Ok(self.users.get(index).map(|user| &user.identity))
     }
 
-    /// The position of the user with that name and password. Somebody's hash is tried for every name: for one that nobody has,
-    /// always the same one's, so that all names together cost what those cost that there are.
-    fn check(&self, name: &str, password: &[u8]) -> Option<usize> {
-        let known = self.users.iter().position(|user| user.name == name);
-        let stand_in = || {
-            let count = Digest::try_from(self.users.len()).unwrap_or(1).max(1);
-            usize::try_from(self.keyed.digest(&[name.as_bytes()]) % count).unwrap_or_default()
-        };
-        let tried = known.unwrap_or_else(stand_in);
-        let right = self.users.get(tried)?.hash.is_of(password);
-        if right { known } else { None }
+    /// Whose hash is tried for a name that nobody has: always the same one's, so that all names together cost what those cost
+    /// that there are.
+    fn stand_in(&self, name: &str) -> usize {
+        let count = Digest::try_from(self.users.len()).unwrap_or(1).max(1);
+        usize::try_from(self.keyed.digest(&[name.as_bytes()]) % count).unwrap_or_default()
+    }
+
+    /// Whether another instance has found a password to be right.
+    fn is_noted(&self, note: &str) -> bool {
+        let shelf = self.shelf.as_ref().filter(|_| self.remember > 0);
+        shelf.is_some_and(|shelf| matches!(store::get(shelf, note), Ok(Some(_))))
+    }
+
+    fn share(&self, note: &str) {
+        if let Some(shelf) = self.shelf.as_ref().filter(|_| self.remember > 0) {
+            // Without it, the others try for themselves.
+            let _ = store::set(shelf, note, b"1", self.remember / 1_000_000);
+        }
     }
 
     /// Whether another password may be hashed now.

@@ -21,6 +21,9 @@ const MAX_SET: u32 = 60 * 1024;
 const MAX_KEYS: usize = 100;
 /// The longest pause between two attempts while an issuer is down, in seconds.
 const MAX_PAUSE: i64 = 30;
+/// What the lock says while its holder fetches, and after that did not work.
+const FETCHING: &[u8] = b"fetching";
+const PAUSING: &[u8] = b"pausing";
 /// The shortest time for which keys count as fresh, in seconds, whatever the issuer says.
 const MIN_FRESH: i64 = 30;
 
@@ -168,7 +171,7 @@ impl Remote {
     /// Whether nobody did this for some time; and nobody will.
     fn first(&self, what: &str, ttl_ms: u64) -> bool {
         let key = [&self.name, "/", what].concat();
-        store::compare_and_swap(&self.namespace, &key, None, b"1", ttl_ms).unwrap_or(false)
+        store::compare_and_swap(&self.namespace, &key, None, FETCHING, ttl_ms).unwrap_or(false)
     }
 
     fn fetch_if_nobody_does(&self, held: &mut Held, now: i64) {
@@ -178,8 +181,16 @@ impl Remote {
             return;
         }
         // Somebody fetches, or waits after a failure. With keys at hand, stale or not, they do meanwhile.
-        if held.keys.is_empty() {
-            self.await_fetch(held);
+        if !held.keys.is_empty() {
+            return;
+        }
+        // There is no way to wait for somebody else's fetch, and to refuse who comes while it runs would be worse.
+        let lock = [&self.name, "/fetch"].concat();
+        if let Ok(Some(FETCHING)) = store::get(&self.namespace, &lock)
+            .as_ref()
+            .map(Option::as_deref)
+        {
+            self.fetch(held, now);
         }
     }
 
@@ -216,14 +227,9 @@ impl Remote {
                     "the issuer's keys can't be fetched, next attempt in {pause} s: {error}"
                 );
                 let ttl = u64::try_from(pause).unwrap_or(1) * 1000;
-                let _ = store::set(&self.namespace, &lock, b"0", ttl);
+                let _ = store::set(&self.namespace, &lock, PAUSING, ttl);
             }
         }
-    }
-
-    /// Waits for somebody else's fetch.
-    fn await_fetch(&self, held: &mut Held) {
-        self.take_up(held);
     }
 
     /// Takes up what another worker has fetched, if it is newer.

@@ -1,5 +1,8 @@
 //! The targets, a file each.
 
+pub mod auth_basic;
+pub mod auth_keys;
+pub mod auth_token;
 pub mod configuration;
 pub mod forwarding;
 pub mod framing;
