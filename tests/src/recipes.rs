@@ -243,11 +243,12 @@ impl Recipe {
             others.push(upstream);
         }
         let mut setup = Setup::with_upstream("main", &echo.url()).toml(&toml);
-        for name in FILTERS {
-            // A filter that is there and not configured is a mistake for some.
-            if name != filter && !toml.contains(&format!("\"{name}\"")) {
-                continue;
-            }
+        // One that is there and not configured would be a mistake.
+        let wanted = |name: &&&str| {
+            let named = [format!("[filter.{name}"), format!("\"{name}\"")];
+            **name == filter || named.iter().any(|named| self.toml.contains(named))
+        };
+        for name in FILTERS.iter().filter(wanted) {
             setup = setup.filter(name, plugin(name, Carrier::Core));
         }
         if !toml.contains("[[route]]") {

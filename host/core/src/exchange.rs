@@ -353,7 +353,7 @@ impl Exchange {
                 .as_ref()
                 .map(|authority| authority.as_str().as_bytes());
         }
-        self.fields(part)?.get(name).map(HeaderValue::as_bytes)
+        fields::find(self.fields(part)?, name).map(HeaderValue::as_bytes)
     }
 
     /// Puts one value in place of all values of a field.
@@ -367,7 +367,9 @@ impl Exchange {
             name,
         } = self.changeable(part, name)?;
         let value = fields::value(value)?;
-        if !fields.contains_key(&name) || value.len() > 1024 {
+        if fields::is_crowded(fields, &value)
+            && (value.len() > fields::SHORT || !fields.contains_key(&name))
+        {
             fields::room(fields, &name, &value)?;
         }
         journal.note_field(part, &name, fields);
@@ -402,9 +404,10 @@ impl Exchange {
             journal,
             name,
         } = self.changeable(part, name)?;
-        if journal.is_on() && fields.contains_key(&name) {
-            journal.note_field(part, &name, fields);
+        if !fields.contains_key(&name) {
+            return Ok(0);
         }
+        journal.note_field(part, &name, fields);
         let mut removed = 0;
         if let http::header::Entry::Occupied(entry) = fields.entry(name) {
             removed = u32::try_from(entry.iter().count()).unwrap_or(u32::MAX);

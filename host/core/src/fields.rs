@@ -1,7 +1,9 @@
 //! Which header fields are the host's alone, and the bounds on what a filter may put into a head. Pure rules on
 //! names and values; knows no exchange.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::cell::RefCell;
+
+use http::header::{GetAll, HeaderMap, HeaderName, HeaderValue};
 
 use crate::exchange::Refusal;
 
@@ -48,12 +50,86 @@ pub fn may_trail(name: &str) -> bool {
     !is_hosts(name) && !NOT_IN_TRAILERS.contains(&name)
 }
 
+/// Whether a field says who a client is, or what hops before us saw of it: only proxies that are trusted may send it
+/// (RFC 7239 section 8.1; RFC 9440 section 4.1). An underscore counts as a hyphen, since many servers read it as one.
+pub fn tells_of_the_client(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["forwarded", "x-real-ip", "client-cert", "client-cert-chain"];
+    const BEGINNINGS: [&str; 4] = [
+        "x-forwarded-",
+        "x-client-cert",
+        "x-ssl-client-",
+        "ssl-client-",
+    ];
+    NAMES
+        .iter()
+        .any(|known| name.len() == known.len() && begins_like(name, known))
+        || BEGINNINGS.iter().any(|known| begins_like(name, known))
+}
+
+/// Whether a name in lower case begins with another, or looks so to who reads underscores as hyphens.
+fn begins_like(name: &str, beginning: &str) -> bool {
+    name.len() >= beginning.len()
+        && name
+            .bytes()
+            .zip(beginning.bytes())
+            .all(|(byte, known)| byte == known || (byte == b'_' && known == b'-'))
+}
+
 /// Reads a name that a filter gave.
 ///
 /// # Errors
 /// [`Refusal::InvalidName`] for what is no token.
 pub fn name(name: &str) -> Result<HeaderName, Refusal> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::InvalidName)
+    with_name(name, HeaderName::clone)
+}
+
+/// The first value of a field, whose name may be no token.
+pub fn find<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
+    with_name(name, |name| fields.get(name)).ok()?
+}
+
+/// All values of a field, whose name may be no token.
+pub fn find_all<'a>(fields: &'a HeaderMap, name: &str) -> Option<GetAll<'a, HeaderValue>> {
+    with_name(name, |name| fields.get_all(name)).ok()
+}
+
+/// Names up to this length are kept by [`with_name`], so many a thread.
+const KEPT_NAME: usize = 64;
+const KEPT_NAMES: usize = 64;
+
+/// Reads a name. Filters use the same few again and again, and a name that was used lately costs a comparison.
+fn with_name<R>(name: &str, then: impl FnOnce(&HeaderName) -> R) -> Result<R, Refusal> {
+    thread_local! {
+        static KEPT: RefCell<[Option<HeaderName>; KEPT_NAMES]> =
+            const { RefCell::new([const { None }; KEPT_NAMES]) };
+    }
+    let read = || HeaderName::from_bytes(name.as_bytes()).map_err(|_| Refusal::InvalidName);
+    let Some(place) = place_of(name.as_bytes()) else {
+        return Ok(then(&read()?));
+    };
+    KEPT.with_borrow_mut(|kept| {
+        let Some(held) = kept.get_mut(place) else {
+            return Ok(then(&read()?));
+        };
+        // Lower case is the names' only other spelling.
+        if let Some(known) = held
+            && known.as_str().eq_ignore_ascii_case(name)
+        {
+            return Ok(then(known));
+        }
+        Ok(then(held.insert(read()?)))
+    })
+}
+
+/// Where a name is kept, the same for all its spellings: decided by its length and three of its letters.
+fn place_of(name: &[u8]) -> Option<usize> {
+    if name.len() > KEPT_NAME {
+        return None;
+    }
+    let lower = |byte: &u8| usize::from(byte | 0x20);
+    let (first, last) = (lower(name.first()?), lower(name.last()?));
+    let middle = lower(name.get(name.len() / 2)?);
+    Some((name.len() * 5 + first + middle * 3 + last * 7) % KEPT_NAMES)
 }
 
 /// Reads a value that a filter gave.
@@ -67,6 +143,15 @@ pub fn value(value: &[u8]) -> Result<HeaderValue, Refusal> {
     HeaderValue::from_bytes(value).map_err(|_| Refusal::InvalidValue)
 }
 
+/// A value up to this length is short.
+pub const SHORT: usize = 1024;
+
+/// Whether a head with one more such value could be too large. Few fields with a short new one can't be, because the
+/// client's or upstream's head was bounded when it came.
+pub fn is_crowded(fields: &HeaderMap, value: &HeaderValue) -> bool {
+    fields.len() > 32 || value.len() > SHORT
+}
+
 /// Checks that a head has room for one more field of the given size.
 ///
 /// # Errors
@@ -75,9 +160,7 @@ pub fn room(fields: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> Resul
     if fields.len() >= MAX_FIELDS {
         return Err(Refusal::TooLarge);
     }
-    // Only a head that could be too large is added up: few fields with a short new one can't be, because the
-    // client's or upstream's head was bounded when it came.
-    if fields.len() > 32 || value.len() > 1024 {
+    if is_crowded(fields, value) {
         let held: usize = fields
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len())
@@ -108,6 +191,65 @@ mod tests {
             assert_eq!(name(bad), Err(Refusal::InvalidName), "{bad:?}");
         }
         assert_eq!(name("X-A").unwrap(), "x-a");
+    }
+
+    #[test]
+    fn what_tells_of_the_client_does_so_in_every_spelling() {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x_real_ip",
+            "x-forwarded-for",
+            "x_forwarded-client_cert",
+            "x-client-cert",
+            "x-client-certificate",
+            "x_client_cert_subject",
+            "client-cert",
+            "client_cert-chain",
+            "ssl-client-verify",
+            "x_ssl_client_s_dn",
+        ] {
+            assert!(tells_of_the_client(name), "{name}");
+        }
+        for name in [
+            "client-certs",
+            "forwarded-by",
+            "x-client",
+            "x-real-ips",
+            "",
+            "x",
+        ] {
+            assert!(!tells_of_the_client(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_kept_is_the_same_name_in_every_spelling() {
+        let mut fields = HeaderMap::new();
+        for (index, spelled) in ["x-a", "X-A", "x-b", "content-type", "Content-Type"]
+            .into_iter()
+            .cycle()
+            .take(20)
+            .enumerate()
+        {
+            let read = name(spelled).unwrap();
+            assert_eq!(read.as_str(), spelled.to_ascii_lowercase());
+            fields.append(read, HeaderValue::from(index));
+            assert!(find(&fields, spelled).is_some());
+        }
+        let all = |name| find_all(&fields, name).map(|all| all.iter().count());
+        assert_eq!((all("X-a"), all("x-B")), (Some(8), Some(4)));
+        assert_eq!((all("x-c"), all("x a"), all("")), (Some(0), None, None));
+        assert_eq!(find(&fields, "x\0a"), None);
+        // More of them than are kept, and a letter that is another one without its case.
+        for number in 0..1000 {
+            assert_eq!(
+                name(&format!("X-{number}")).unwrap().as_str(),
+                format!("x-{number}")
+            );
+        }
+        assert_eq!(name("x_a").unwrap().as_str(), "x_a");
+        assert_eq!(name("x\u{7f}a"), Err(Refusal::InvalidName));
     }
 
     #[test]

@@ -40,11 +40,6 @@ pub(crate) enum Change {
 }
 
 impl Journal {
-    /// Whether changes are noted.
-    pub(crate) fn is_on(&self) -> bool {
-        self.on
-    }
-
     /// A call begins. `fresh` says that a head has come to a filter: what was noted before is settled.
     pub(crate) fn begin(&mut self, on: bool, fresh: bool) {
         self.on = on;

@@ -333,14 +333,17 @@ impl Chain {
     }
 
     /// Calls a filter for a head. Most decide at once, and for those nothing is put aside.
-    pub(crate) fn call_head(self: &Rc<Self>, moment: Moment) -> HeadCall {
+    pub(crate) fn call_head(
+        self: &Rc<Self>,
+        live: Option<&LiveFilter>,
+        moment: Moment,
+    ) -> HeadCall {
         if self.turn.is_over() {
             return HeadCall::Ended(Err(Stop::over()));
         }
         if !self.turn.is_free() {
             return HeadCall::Waits(Box::new(Call::new(self, moment, Given::Nothing)));
         }
-        let live = self.live_filter(moment.position);
         let found = live.and_then(|live| live.get(self.worker.filter_services()));
         let (Some(live), Some(filter)) = (live, found) else {
             return HeadCall::Ended(Ok(Said::LeftOut));

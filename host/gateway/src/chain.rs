@@ -23,7 +23,7 @@ use crate::call::{Call, Done, Given, HeadCall, Moment, Said, Turn, is_over};
 use crate::figures::Began;
 use crate::filter_body::FilterBody;
 use crate::marks::Marks;
-use crate::plan::{Direction, Step, Wish};
+use crate::plan::{Direction, Later, Step, Wish};
 use crate::quarantine::Admission;
 use crate::snapshot;
 use crate::worker::{Live, LiveFilter, Worker};
@@ -125,6 +125,13 @@ impl Chain {
         !self.steps().is_empty()
     }
 
+    /// What filters may want to see of the heads when those have gone.
+    pub(crate) fn later(&self) -> Later {
+        self.route
+            .get()
+            .map_or_else(Later::default, |route| self.live.later(route))
+    }
+
     fn steps(&self) -> &[Step] {
         self.route.get().map_or(&[], |route| self.live.steps(route))
     }
@@ -137,7 +144,7 @@ impl Chain {
     pub(crate) async fn request(self: &Rc<Self>, mut body: Body) -> Result<Body, Stop> {
         for (position, step) in self.steps().iter().enumerate() {
             self.entered.set(position + 1);
-            if !self.enter(position)? {
+            if !self.enter(position, step)? {
                 continue;
             }
             if let Some(rest) = self.head(position, step, Direction::Request, &body)? {
@@ -150,8 +157,8 @@ impl Chain {
 
     /// Begins with a filter. Says whether it takes part: it does not if there is none to call, or if it failed so often
     /// that it is not called at the moment, and its policy lets the exchange go on all the same.
-    fn enter(&self, position: usize) -> Result<bool, Stop> {
-        let Some(filter) = self.live_filter(position) else {
+    fn enter(&self, position: usize, step: &Step) -> Result<bool, Stop> {
+        let Some(filter) = self.live.filters.get(step.filter) else {
             return Ok(false);
         };
         match filter.admit() {
@@ -177,10 +184,8 @@ impl Chain {
     pub(crate) async fn response(self: &Rc<Self>, mut body: Body) -> Body {
         let returning = self.returning.get().unwrap_or_else(|| self.entered.get());
         self.returning.set(Some(returning));
-        for position in (0..returning).rev() {
-            let Some(step) = self.step(position) else {
-                continue;
-            };
+        let passed = self.steps().iter().enumerate().take(returning);
+        for (position, step) in passed.rev() {
             let direction = Direction::Response;
             let passed = match self.head(position, step, direction, &body) {
                 Ok(None) => continue,
@@ -208,7 +213,8 @@ impl Chain {
         let mut said = Said::Continue;
         if needs.head {
             let moment = self.moment(position, direction.head(), true, end);
-            said = match self.call_head(moment) {
+            let live = self.live.filters.get(step.filter);
+            said = match self.call_head(live, moment) {
                 HeadCall::Ended(said) => said?,
                 HeadCall::Waits(call) => return Ok(Some(Rest::Call(call))),
             };
@@ -411,8 +417,9 @@ impl Chain {
     /// Tells every filter that saw the request that the exchange is over. Runs once, whatever happened.
     pub(crate) fn end(self: &Rc<Self>) {
         self.turn.end();
-        for position in 0..self.entered.replace(0) {
-            self.tell_the_end(position);
+        let entered = self.entered.replace(0);
+        for (position, step) in self.steps().iter().enumerate().take(entered) {
+            self.tell_the_end(position, step);
             let on_trial = self.trials.has(position) && self.called.has(position);
             if on_trial && !self.skipped.has(position) {
                 self.trial_passed(position);
@@ -420,13 +427,13 @@ impl Chain {
         }
     }
 
-    fn tell_the_end(self: &Rc<Self>, position: usize) {
-        let wants = self.step(position).is_some_and(|step| step.log);
+    fn tell_the_end(self: &Rc<Self>, position: usize, step: &Step) {
+        let wants = step.log;
         let skipped = self.skipped.has(position);
         if !self.called.has(position) && (!wants || skipped) {
             return;
         }
-        let Some(live) = self.live_filter(position) else {
+        let Some(live) = self.live.filters.get(step.filter) else {
             return;
         };
         let Some(filter) = live.present() else {

@@ -53,8 +53,8 @@ pub(crate) fn leave(journey: Journey, mut body: Body, closes: bool) -> Response<
     let close_delimited =
         version == Version::HTTP_10 && !fields.contains_key(header::CONTENT_LENGTH);
     if version == Version::HTTP_11
-        && !fields.contains_key(header::CONTENT_LENGTH)
         && let Some(trailer) = journey.sent.borrow_mut().trailer.take()
+        && !fields.contains_key(header::CONTENT_LENGTH)
     {
         fields.insert(header::TRAILER, trailer);
     }
@@ -70,7 +70,7 @@ pub(crate) fn leave(journey: Journey, mut body: Body, closes: bool) -> Response<
 
 /// The exchange's response head. Nothing of it can be changed any more.
 fn head(journey: &Journey) -> Response<Body> {
-    let keep = journey.chain.has_filters();
+    let keep = journey.chain.later().response;
     let mut exchange = journey.chain.exchange.borrow_mut();
     exchange.response_begun = true;
     let mut response = Response::new(Body::Empty);

@@ -1,7 +1,7 @@
 //! What each filter of a route takes part in, decided once when a snapshot is installed, so that an exchange asks nobody
 //! for what nobody wants.
 
-use tidegate_core::phase::{BodyMode, BodyWish, Interests, Phase};
+use tidegate_core::phase::{BodyMode, BodyWish, Interests, Overflow, Phase};
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +99,86 @@ impl Needs {
     }
 }
 
+/// What a route's filters may still want to see of a head that has gone on: only then is it copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Later {
+    /// Of the request, once it is on its way to the upstream.
+    pub(crate) request: bool,
+    /// Of the response, once it is on its way to the client.
+    pub(crate) response: bool,
+}
+
+impl Later {
+    pub(crate) fn of(steps: &[Step]) -> Self {
+        // What is collected is judged before the head goes, but for a body that is too long and may stream then.
+        let streams = |needs: &Needs| {
+            needs.body == Wish::Pieces || needs.trailers || needs.whole.overflow == Overflow::Stream
+        };
+        Later {
+            request: steps
+                .iter()
+                .any(|step| streams(&step.request) || !step.response.is_nothing() || step.log),
+            response: steps.iter().any(|step| streams(&step.response) || step.log),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use tidegate_core::phase::Phases;
+
+    #[test]
+    fn a_head_is_kept_for_whoever_is_called_later() {
+        let later = |phases: &[Phase], mode| {
+            let interests = Interests {
+                phases: phases.iter().copied().collect(),
+                request_body: BodyWish {
+                    mode,
+                    ..BodyWish::default()
+                },
+                response_body: BodyWish {
+                    mode,
+                    ..BodyWish::default()
+                },
+            };
+            let later = Later::of(&[Step::new(0, Some(&interests))]);
+            (later.request, later.response)
+        };
+        let hold = BodyMode::OnHold;
+        assert_eq!(Later::of(&[]), Later::default());
+        assert_eq!(later(&[Phase::RequestHead], hold), (false, false));
+        assert_eq!(
+            later(&[Phase::RequestHead, Phase::RequestBody], hold),
+            (false, false)
+        );
+        assert_eq!(
+            later(&[Phase::RequestBody], BodyMode::Stream),
+            (true, false)
+        );
+        assert_eq!(later(&[Phase::RequestTrailers], hold), (true, false));
+        assert_eq!(later(&[Phase::ResponseHead], hold), (true, false));
+        assert_eq!(
+            later(&[Phase::ResponseBody], BodyMode::Stream),
+            (true, true)
+        );
+        assert_eq!(
+            later(&[Phase::ResponseBody], BodyMode::Whole),
+            (true, false)
+        );
+        assert_eq!(later(&[Phase::ResponseTrailers], hold), (true, true));
+        assert_eq!(later(&[Phase::Log], hold), (true, true));
+        // A head that is held goes on before a body that is longer than what is collected.
+        let interests = Interests {
+            phases: Phases::NONE.with(Phase::ResponseHead),
+            response_body: BodyWish {
+                overflow: Overflow::Stream,
+                ..BodyWish::default()
+            },
+            ..Interests::default()
+        };
+        assert!(Later::of(&[Step::new(0, Some(&interests))]).response);
+    }
 
     #[test]
     fn a_body_on_hold_is_no_need_of_its_own() {

@@ -1,7 +1,7 @@
 //! One worker: its instances of the filters in force, its upstream connections, its figures. Everything here belongs to
 //! one thread; a new snapshot is made ready beside the old one and swapped in whole.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::access_log::AccessLog;
 use crate::figures::Lines;
 use crate::figures::{FilterFigures, RouteFigures, WorkerFigures};
 use crate::guest_calls::GuestCalls;
-use crate::plan::Step;
+use crate::plan::{Later, Step};
 use crate::quarantine::{Admission, Tally};
 use crate::settings::Settings;
 use crate::snapshot::{FilterSlot, Snapshot};
@@ -62,6 +62,7 @@ pub(crate) struct Live {
 /// One route on this worker.
 struct LiveRoute {
     steps: Box<[Step]>,
+    later: Later,
     figures: RouteFigures,
 }
 
@@ -69,7 +70,8 @@ struct LiveRoute {
 pub(crate) struct LiveFilter {
     pub(crate) slot: FilterSlot,
     pub(crate) figures: FilterFigures,
-    filter: RefCell<Option<Rc<dyn Filter>>>,
+    /// Once it is made, it stays.
+    filter: OnceCell<Rc<dyn Filter>>,
     /// Lines on its failures.
     pub(crate) lines: Lines,
     /// Counts its exchanges here, where failures in a row take it out of service.
@@ -82,6 +84,13 @@ impl Live {
     /// The chain of a route.
     pub(crate) fn steps(&self, route: usize) -> &[Step] {
         self.routes.get(route).map_or(&[], |route| &route.steps)
+    }
+
+    /// What a route's filters may want to see of heads that have gone.
+    pub(crate) fn later(&self, route: usize) -> Later {
+        self.routes
+            .get(route)
+            .map_or_else(Later::default, |route| route.later)
     }
 
     /// The figures of a route, or of requests without one.
@@ -98,7 +107,7 @@ impl Live {
             let held = filter.slot.module.as_ref();
             held.is_some_and(|held| Arc::ptr_eq(held, module))
         };
-        self.filters.iter().find(is_same)?.present()
+        self.filters.iter().find(is_same)?.present().cloned()
     }
 }
 
@@ -114,7 +123,7 @@ impl LiveFilter {
             slot: slot.clone(),
             figures,
             lines: Lines::default(),
-            filter: RefCell::new(filter),
+            filter: filter.map_or_else(OnceCell::new, OnceCell::from),
             pause: Cell::new(None),
         }
     }
@@ -132,20 +141,20 @@ impl LiveFilter {
     }
 
     /// The filter, if it is here.
-    pub(crate) fn present(&self) -> Option<Rc<dyn Filter>> {
-        self.filter.borrow().clone()
+    pub(crate) fn present(&self) -> Option<&Rc<dyn Filter>> {
+        self.filter.get()
     }
 
     /// Whether it can be called, after an attempt if need be.
     pub(crate) fn can_be_had(&self, services: &WorkerServices) -> bool {
-        self.filter.borrow().is_some() || self.get(services).is_some()
+        self.get(services).is_some()
     }
 
     /// The filter, made anew if earlier attempts failed. Attempts are made by the requests that want it, with a pause that
     /// grows, so that a filter that can't be had does not hold the others' requests up.
-    pub(crate) fn get(&self, services: &WorkerServices) -> Option<Rc<dyn Filter>> {
-        if let Some(filter) = &*self.filter.borrow() {
-            return Some(Rc::clone(filter));
+    pub(crate) fn get(&self, services: &WorkerServices) -> Option<&Rc<dyn Filter>> {
+        if let Some(filter) = self.present() {
+            return Some(filter);
         }
         let pause = match self.pause.get() {
             Some((until, _)) if Instant::now() < until => return None,
@@ -155,12 +164,12 @@ impl LiveFilter {
         self.make(services, pause)
     }
 
-    fn make(&self, services: &WorkerServices, pause: Duration) -> Option<Rc<dyn Filter>> {
+    #[cold]
+    fn make(&self, services: &WorkerServices, pause: Duration) -> Option<&Rc<dyn Filter>> {
         match self.slot.module.as_ref()?.on_worker(services) {
             Ok(filter) => {
-                self.filter.replace(Some(Rc::clone(&filter)));
                 self.pause.set(None);
-                Some(filter)
+                Some(self.filter.get_or_init(|| filter))
             }
             Err(error) => {
                 tracing::error!(filter = %self.slot.name, %error, "a filter can't be instantiated");
@@ -230,9 +239,13 @@ impl Worker {
             .router
             .routes()
             .iter()
-            .map(|route| LiveRoute {
-                steps: route.filters.iter().filter_map(step).collect(),
-                figures: self.figures.route(&route.name),
+            .map(|route| {
+                let steps: Box<[Step]> = route.filters.iter().filter_map(step).collect();
+                LiveRoute {
+                    later: Later::of(&steps),
+                    steps,
+                    figures: self.figures.route(&route.name),
+                }
             })
             .collect();
         self.live.replace(Rc::new(Live {

@@ -10,6 +10,7 @@ use wasmtime::component::Component;
 
 use crate::bounds;
 use crate::engine::{Binary, Kind};
+use crate::expose::expose;
 use crate::pool;
 
 /// Does what [`precompile`] does, somewhere else: where a file that takes too long, needs too much or breaks the
@@ -41,7 +42,7 @@ pub fn precompile(kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
     bounds::functions(file)?;
     let runtime = pool::compiler().map_err(|error| format!("{error:#}"))?;
     unharmed(|| match kind {
-        Kind::NativeCore => runtime.precompile_module(file),
+        Kind::NativeCore => runtime.precompile_module(&expose(file)),
         Kind::NativeComponent => runtime.precompile_component(file),
     })
 }
@@ -50,7 +51,7 @@ pub fn precompile(kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
 pub(crate) fn here(runtime: &wasmtime::Engine, kind: Kind, file: &[u8]) -> Result<Binary, String> {
     bounds::functions(file)?;
     unharmed(|| match kind {
-        Kind::NativeCore => Module::from_binary(runtime, file).map(Binary::Core),
+        Kind::NativeCore => Module::from_binary(runtime, &expose(file)).map(Binary::Core),
         Kind::NativeComponent => Component::from_binary(runtime, file).map(Binary::Component),
     })
 }

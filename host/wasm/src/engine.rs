@@ -42,6 +42,9 @@ pub struct EngineOptions {
     pub stack: usize,
 }
 
+/// Counts what is done to a file before it is compiled: code that was made of less is not taken from the cache.
+const PREPARED: u32 = 1;
+
 impl Default for EngineOptions {
     /// No cache, 64 MiB, the process itself, 1000 instances, 512 KiB.
     fn default() -> Self {
@@ -110,6 +113,7 @@ impl Engine {
             .map_err(EngineError::Ticker)?;
         let mut hasher = DefaultHasher::new();
         runtime.precompile_compatibility_hash().hash(&mut hasher);
+        PREPARED.hash(&mut hasher);
         Ok(Engine(Arc::new(Inner {
             compatibility: hasher.finish(),
             runtime,

@@ -13,6 +13,7 @@ mod contract;
 mod detect;
 mod engine;
 mod error;
+mod expose;
 mod fault;
 mod inspect;
 mod limits;
@@ -21,6 +22,7 @@ mod meter;
 mod options;
 mod pool;
 mod time;
+mod touched;
 
 pub use compile::{Compiler, precompile};
 pub use engine::{Compiled, Engine, EngineOptions, Kind};

@@ -37,6 +37,13 @@ impl Meter {
         self.sampled.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
+    fn count_discarded(&self, why: Discard) {
+        let at = Discard::ALL.iter().position(|known| *known == why);
+        if let Some(count) = at.and_then(|at| self.discarded.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let sampled = read(&self.sampled).saturating_mul(u64::from(Usage::SAMPLED));
@@ -85,6 +92,12 @@ impl Share {
         }
     }
 
+    /// The instance was put back to its beginning: it is another one now.
+    pub(crate) fn renewed(&mut self) {
+        self.meter.created.fetch_add(1, Ordering::Relaxed);
+        self.meter.count_discarded(Discard::Spent);
+    }
+
     /// The instance holds so many bytes more.
     pub(crate) fn grew(&mut self, bytes: u64) {
         self.memory += bytes;
@@ -97,10 +110,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.meter.instances.fetch_sub(1, Ordering::Relaxed);
         self.meter.memory.fetch_sub(self.memory, Ordering::Relaxed);
-        let at = Discard::ALL.iter().position(|known| *known == self.why);
-        if let Some(count) = at.and_then(|at| self.meter.discarded.get(at)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
+        self.meter.count_discarded(self.why);
     }
 }
 

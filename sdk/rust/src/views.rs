@@ -76,6 +76,11 @@ macro_rules! facts {
                 host::get(Part::Request, name)
             }
 
+            /// All values of a field of the request, as they stand now.
+            pub fn request_fields(&self, name: &str) -> Vec<Vec<u8>> {
+                host::get_all(Part::Request, name)
+            }
+
             /// The client's IP address as text. Behind a trusted proxy it is the one that the proxy vouches for.
             pub fn client_address(&self) -> String {
                 host::client_address()

@@ -40,6 +40,15 @@ mod refused_heads;
 /// What the client is sent, byte for byte, when an upstream does.
 mod answers;
 
+/// Listening sockets that outlive the process.
+mod handover;
+
+/// Balancers in front that say for whom they speak before anything else.
+mod proxy_protocol;
+
+/// How long others of a worker wait while a guest runs to its bound.
+mod stalls;
+
 /// HTTP/2 downstream and upstream.
 mod http2;
 
@@ -126,6 +135,9 @@ mod auth;
 
 /// The filters that ship.
 mod shipped;
+
+/// The filter `headers` in all its parts, over real connections.
+mod shipped_headers;
 
 /// The recipes of `docs/filters/`.
 mod recipes;

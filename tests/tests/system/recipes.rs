@@ -26,6 +26,11 @@ async fn of_auth() {
 }
 
 #[tokio::test]
+async fn of_headers() {
+    run("headers").await;
+}
+
+#[tokio::test]
 async fn of_limit() {
     run("limit").await;
 }

@@ -739,7 +739,7 @@ mod tests {
         }
         // All have a bucket of their own or share one of 64 x 256.
         assert!(
-            allowed >= 64 * 256 && allowed <= 2 * 64 * 256 + 640,
+            (64 * 256..=2 * 64 * 256 + 640).contains(&allowed),
             "{allowed}"
         );
         for key in &keys {

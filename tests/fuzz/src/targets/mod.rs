@@ -6,6 +6,8 @@ pub mod auth_token;
 pub mod configuration;
 pub mod forwarding;
 pub mod framing;
+pub mod header_replace;
+pub mod header_template;
 pub mod host_calls;
 pub mod route;
 

@@ -8,13 +8,17 @@ use wasmtime::{Extern, Func, Instance, Module, ModuleExport, Store, TypedFunc};
 
 use super::call::{Call, Configured, Mode};
 use super::memory::{self, no_such_value};
+use super::pristine::{Places, State as InstanceState};
 use super::state::Data;
 use crate::contract;
+use crate::detect::Shape;
 use crate::fault::breach;
 
 /// A core module's callbacks, looked up once.
 pub(super) struct Exports {
     callbacks: [Option<Callback>; 7],
+    /// The instance's whole state, if it can be reached.
+    pub(super) state: Option<InstanceState>,
 }
 
 /// A callback with its type.
@@ -64,10 +68,12 @@ pub(crate) struct Names {
     configure: Option<ModuleExport>,
     post: Option<ModuleExport>,
     callbacks: Vec<(Phase, ModuleExport)>,
+    /// Where its whole state stands, if it can be reached.
+    state: Option<Places>,
 }
 
 impl Names {
-    pub(super) fn of(module: &Module) -> Self {
+    pub(super) fn of(module: &Module, shape: &Shape) -> Self {
         let find = |name: &str| module.get_export_index(name);
         let mut names = Names {
             memory: find("memory"),
@@ -76,6 +82,7 @@ impl Names {
             configure: None,
             post: None,
             callbacks: Vec::new(),
+            state: Places::of(module, shape),
         };
         for export in module.exports() {
             let (Some(Ok(callback)), Some(place)) =
@@ -143,7 +150,11 @@ pub(super) async fn begin<M: Mode>(
         None => Configured::NotExported,
         Some(configure) => run_configure::<M>(store, &configure, post.as_ref()).await?,
     };
-    Ok((Exports { callbacks }, configured))
+    let state = names
+        .state
+        .as_ref()
+        .and_then(|places| places.within(store, &instance));
+    Ok((Exports { callbacks, state }, configured))
 }
 
 fn typed<D: 'static>(phase: Phase, function: Func, store: &Store<D>) -> wasmtime::Result<Callback> {

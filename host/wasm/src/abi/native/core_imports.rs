@@ -68,14 +68,14 @@ macro_rules! gives {
 
 /// Defines one function in a linker whose calls never wait.
 macro_rules! define_shared {
-    (plain $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
-        $linker.func_wrap($module, $name, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
-            $function(split(&mut caller)?, $($arg),*)
+    (plain $linker:ident $module:ident $outside:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, move |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+            $function(enter(&mut caller, $outside)?, $($arg),*)
         })?
     };
-    (gives $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
-        $linker.func_wrap($module, $name, |mut caller: Caller<'_, State>, $($arg: $ty),*| {
-            $function(split(&mut caller)?, $($arg),*)?;
+    (gives $linker:ident $module:ident $outside:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, move |mut caller: Caller<'_, State>, $($arg: $ty),*| {
+            $function(enter(&mut caller, $outside)?, $($arg),*)?;
             deliver(&mut caller)
         })?
     };
@@ -83,18 +83,18 @@ macro_rules! define_shared {
 
 /// Defines one function in a linker whose calls may wait: allocating in the guest is then an asynchronous call too.
 macro_rules! define_exclusive {
-    (plain $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
-        $linker.func_wrap($module, $name, |mut caller: Caller<'_, Held>, $($arg: $ty),*| {
-            $function(split(&mut caller)?, $($arg),*)
+    (plain $linker:ident $module:ident $outside:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+        $linker.func_wrap($module, $name, move |mut caller: Caller<'_, Held>, $($arg: $ty),*| {
+            $function(enter(&mut caller, $outside)?, $($arg),*)
         })?
     };
-    (gives $linker:ident $module:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
+    (gives $linker:ident $module:ident $outside:ident $name:literal $function:path [$($arg:ident $ty:ident)*]) => {
         $linker.func_wrap_async(
             $module,
             $name,
-            |mut caller: Caller<'_, Held>, ($($arg,)*): ($($ty,)*)| {
+            move |mut caller: Caller<'_, Held>, ($($arg,)*): ($($ty,)*)| {
                 Box::new(SendWrapper::new(async move {
-                    $function(split(&mut caller)?, $($arg),*)?;
+                    $function(enter(&mut caller, $outside)?, $($arg),*)?;
                     deliver_waiting(&mut caller).await
                 }))
             },
@@ -122,9 +122,10 @@ macro_rules! imports {
             interface: &str,
             name: &str,
         ) -> wasmtime::Result<bool> {
+            let outside = is_outside(interface);
             match (interface, name) {
                 $($(($interface, $name) => {
-                    define_shared!($kind linker module $name $function [$($arg $ty)*]);
+                    define_shared!($kind linker module outside $name $function [$($arg $ty)*]);
                 })*)*
                 ("http-client", "call") => define_no_call(linker, module)?,
                 _ => return Ok(false),
@@ -139,9 +140,10 @@ macro_rules! imports {
             interface: &str,
             name: &str,
         ) -> wasmtime::Result<bool> {
+            let outside = is_outside(interface);
             match (interface, name) {
                 $($(($interface, $name) => {
-                    define_exclusive!($kind linker module $name $function [$($arg $ty)*]);
+                    define_exclusive!($kind linker module outside $name $function [$($arg $ty)*]);
                 })*)*
                 ("http-client", "call") => define_call(linker, module)?,
                 _ => return Ok(false),
@@ -306,6 +308,24 @@ fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> 
         },
     )?;
     Ok(())
+}
+
+/// Whether an interface gives what may be another thing the next time, or changes what others see. The rest is the same
+/// whenever an instance begins.
+fn is_outside(interface: &str) -> bool {
+    !matches!(
+        interface,
+        "exchange" | "body" | "log" | "metrics" | "environment"
+    )
+}
+
+/// As [`split`], at the beginning of a call.
+#[inline]
+fn enter<'a, D: Data>(caller: &'a mut Caller<'_, D>, outside: bool) -> wasmtime::Result<Guest<'a>> {
+    if outside {
+        caller.data_mut().state().asked_outside();
+    }
+    split(caller)
 }
 
 /// Borrows the guest's memory and the instance's state side by side.

@@ -15,6 +15,7 @@ use tidegate_core::phase::{Flow, Interests, Phase};
 use tidegate_core::usage::Discard;
 
 use super::call::{Call, MayWait};
+use super::demand::{Demand, Spread};
 use super::instance::Instance;
 use super::module::{Holds, Module};
 use super::state::Local;
@@ -32,9 +33,10 @@ struct Inner {
 struct Pool {
     idle: Vec<Instance<MayWait>>,
     /// The exchanges that have an instance, by their id.
-    busy: HashMap<u64, Lease>,
+    busy: HashMap<u64, Lease, Spread>,
     /// How many leases there were: an id may be used again.
     leases: u64,
+    demand: Demand,
     /// Whether the last attempt to make an instance failed. The next one is the next exchange's.
     barren: bool,
 }
@@ -152,7 +154,11 @@ impl Inner {
     fn take(&self, id: u64, cx: &mut Context<'_>) -> Poll<Result<Taken, Fault>> {
         let mut pool = self.pool.borrow_mut();
         let Pool {
-            idle, busy, leases, ..
+            idle,
+            busy,
+            leases,
+            demand,
+            ..
         } = &mut *pool;
         if let Some(lease) = busy.get_mut(&id) {
             return match lease.instance.take() {
@@ -169,6 +175,7 @@ impl Inner {
         if let Err(fault) = self.module.room(busy.len()) {
             return Poll::Ready(Err(fault));
         }
+        demand.busy(busy.len() + 1);
         let instance = idle.pop();
         *leases += 1;
         let lease = Lease {
@@ -191,14 +198,19 @@ impl Inner {
         let mut waiting = Vec::new();
         if let Some(lease) = pool.busy.remove(&id) {
             waiting = lease.waiting;
-            if let Some(instance) = lease.instance {
-                match self
-                    .module
-                    .after(&instance, pool.idle.len(), pool.busy.len())
-                {
+            let busy = pool.busy.len();
+            pool.demand.ended(busy);
+            let idle = pool.demand.idle(busy);
+            if let Some(mut instance) = lease.instance {
+                match self.module.after(&mut instance, pool.idle.len() < idle) {
                     None => pool.idle.push(instance),
                     Some(why) => instance.discard(why),
                 }
+            }
+            if pool.idle.len() > idle
+                && let Some(surplus) = pool.idle.pop()
+            {
+                surplus.discard(Discard::Retired);
             }
         }
         if pool.idle.len() < self.module.spares(pool.busy.len()) && !pool.barren {

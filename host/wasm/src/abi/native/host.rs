@@ -47,7 +47,7 @@ pub(super) fn values<'a>(
         .flatten();
     let fields = exchange
         .fields(part)
-        .map(|fields| fields.get_all(name).into_iter());
+        .and_then(|fields| fields::find_all(fields, name));
     authority
         .into_iter()
         .chain(fields.into_iter().flatten().map(|value| value.as_bytes()))

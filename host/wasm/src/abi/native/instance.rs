@@ -15,6 +15,7 @@ use wasmtime::{Engine, InstancePre, Store};
 use super::call::{AtOnce, Call, Configured, MayWait, Mode, at_once};
 use super::component::{Exports as ComponentExports, Names as ComponentNames};
 use super::core_exports::{Exports as CoreExports, Names};
+use super::pristine::Pristine;
 use super::state::{Data, State};
 use crate::time::{Allowance, FIRST};
 use crate::{fault, meter, time};
@@ -113,6 +114,35 @@ impl<M: Mode> Instance<M> {
     #[inline]
     pub(super) fn holds_much(&self) -> bool {
         self.store.data().peek().growth.memory() >= self.mark
+    }
+
+    /// Its state as it is now, if it can be put back to it later, and if all instances begin with the same.
+    pub(super) fn keep(&mut self) -> Option<Pristine> {
+        if !self.store.data().peek().steady {
+            return None;
+        }
+        let Exports::Core(exports) = &self.exports else {
+            return None;
+        };
+        exports.state.as_ref()?.keep(&mut self.store)
+    }
+
+    /// Makes it what a new instance is. Says whether it is; if not, it must not be used again.
+    pub(super) fn renew(&mut self, pristine: &Pristine) -> bool {
+        let Exports::Core(CoreExports {
+            state: Some(state), ..
+        }) = &self.exports
+        else {
+            return false;
+        };
+        let steady = self.store.data().peek().steady;
+        if !steady || !state.put_back(&mut self.store, pristine) {
+            return false;
+        }
+        let state = self.store.data_mut().state();
+        state.called = (0, 0);
+        state.growth.share.renewed();
+        true
     }
 
     /// Ends it, for a reason.

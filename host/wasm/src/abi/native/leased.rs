@@ -12,6 +12,7 @@ use tidegate_core::phase::{Flow, Interests, Phase};
 use tidegate_core::usage::Discard;
 
 use super::call::AtOnce;
+use super::demand::{Demand, Spread};
 use super::instance::Instance;
 use super::module::{Holds, Module};
 use super::state::Local;
@@ -31,7 +32,8 @@ struct Pool {
     )]
     idle: Vec<Box<Instance<AtOnce>>>,
     /// By the exchange's id.
-    busy: HashMap<u64, Box<Instance<AtOnce>>>,
+    busy: HashMap<u64, Box<Instance<AtOnce>>, Spread>,
+    demand: Demand,
     /// Whether the last attempt to make an instance failed. The next one is the next exchange's.
     barren: bool,
 }
@@ -44,8 +46,7 @@ impl Leased {
             local,
             pool: RefCell::new(Pool {
                 idle: vec![instance],
-                busy: HashMap::new(),
-                barren: false,
+                ..Pool::default()
             }),
             holds: Holds::default(),
         })
@@ -77,6 +78,7 @@ impl Leased {
 
     fn lease(&self, pool: &mut Pool) -> Result<Box<Instance<AtOnce>>, Fault> {
         self.module.room(pool.busy.len())?;
+        pool.demand.busy(pool.busy.len() + 1);
         match pool.idle.pop() {
             Some(instance) => Ok(instance),
             None => self.make(pool),
@@ -93,13 +95,18 @@ impl Leased {
     fn release(&self, id: u64) {
         self.holds.end(id);
         let pool = &mut *self.pool.borrow_mut();
-        if let Some(instance) = pool.busy.remove(&id) {
-            match self
-                .module
-                .after(&*instance, pool.idle.len(), pool.busy.len())
-            {
+        if let Some(mut instance) = pool.busy.remove(&id) {
+            let busy = pool.busy.len();
+            pool.demand.ended(busy);
+            let idle = pool.demand.idle(busy);
+            match self.module.after(&mut *instance, pool.idle.len() < idle) {
                 None => pool.idle.push(instance),
                 Some(why) => instance.discard(why),
+            }
+            if pool.idle.len() > idle
+                && let Some(surplus) = pool.idle.pop()
+            {
+                surplus.discard(Discard::Retired);
             }
         }
         // One for the next exchange, and for those that were at work at the same time just now.

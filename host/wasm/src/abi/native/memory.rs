@@ -22,6 +22,19 @@ pub(super) fn text(memory: &[u8], at: u32, length: u32) -> wasmtime::Result<&str
             "it handed over a string of {length} bytes, and may one of {MAX_TEXT}"
         )));
     }
+    as_text(bytes)
+}
+
+/// Most strings are names of some letters, for which looking for other ones is a few steps, and reading them as UTF-8 many.
+#[expect(
+    unsafe_code,
+    reason = "the standard library has no safe way from ASCII bytes to a string yet"
+)]
+fn as_text(bytes: &[u8]) -> wasmtime::Result<&str> {
+    if bytes.is_ascii() {
+        // SAFETY: every byte is ASCII, and what is ASCII is UTF-8.
+        return Ok(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
     std::str::from_utf8(bytes).map_err(|_| not_text())
 }
 

@@ -14,6 +14,7 @@ mod core_exports;
 mod core_imports;
 mod core_services;
 mod core_values;
+mod demand;
 mod exclusive;
 mod figures;
 mod host;
@@ -21,6 +22,7 @@ mod instance;
 mod leased;
 mod memory;
 mod module;
+mod pristine;
 mod shared;
 mod state;
 #[cfg(test)]
@@ -113,7 +115,7 @@ fn link_shared(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<Cod
         core_imports::define_shared(&mut linker, module, interface, name)?;
     }
     let pre = linker.instantiate_pre(module)?;
-    Ok(Code::Core(pre, core_exports::Names::of(module)))
+    Ok(Code::Core(pre, core_exports::Names::of(module, shape)))
 }
 
 fn link_exclusive(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<Code<Held>> {
@@ -122,7 +124,7 @@ fn link_exclusive(shape: &Shape, module: &wasmtime::Module) -> wasmtime::Result<
         core_imports::define_exclusive(&mut linker, module, interface, name)?;
     }
     let pre = linker.instantiate_pre(module)?;
-    Ok(Code::Core(pre, core_exports::Names::of(module)))
+    Ok(Code::Core(pre, core_exports::Names::of(module, shape)))
 }
 
 /// A checked core module's imports, each once: as the module names the interface, the interface, and the function.

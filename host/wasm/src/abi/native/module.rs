@@ -15,6 +15,7 @@ use super::call::{AtOnce, Call, Configured, MayWait, at_once};
 use super::exclusive::Exclusive;
 use super::instance::Instance;
 use super::leased::Leased;
+use super::pristine::Pristine;
 use super::shared::Shared;
 use super::state::{Facts, Local, State};
 use super::{Capability, Checked, Linked};
@@ -34,6 +35,8 @@ pub(super) struct Module {
     pub(super) interests: Interests,
     exported: Phases,
     isolation: Isolation,
+    /// What an instance is put back to when its exchange is over, if it can be.
+    pristine: Option<Pristine>,
     /// Whether its calls run on stacks of their own.
     waits: bool,
 }
@@ -42,7 +45,7 @@ pub(super) struct Module {
 /// longer gives way at every tick, for which it needs a stack of its own.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Idle instances that are kept, or made ahead, however little there is to do.
+/// Instances that are made ahead, however little there is to do.
 const SPARES: usize = 2;
 /// The most instances that are made ahead.
 const MAX_SPARES: usize = 16;
@@ -112,12 +115,14 @@ pub(crate) fn load(
     let before = time::processor();
     let made = if waits {
         let code = linked.waiting(shape)?;
-        at_once(Instance::<MayWait>::make(code, state)).map(|made| made.map(|made| made.1))
+        at_once(Instance::<MayWait>::make(code, state))
+            .map(|made| made.map(|made| first(made, isolation)))
     } else {
         let code = linked.at_once().ok_or_else(|| LoadError::Isolation {
             filter: Arc::clone(&facts.name),
         })?;
-        at_once(Instance::<AtOnce>::make(code, state)).map(|made| made.map(|made| made.1))
+        at_once(Instance::<AtOnce>::make(code, state))
+            .map(|made| made.map(|made| first(made, isolation)))
     };
     facts.began(time::processor().saturating_sub(before));
     let filter = Arc::clone(&facts.name);
@@ -126,7 +131,7 @@ pub(crate) fn load(
         phase: Phase::Configure,
         fault,
     };
-    let configured = made.unwrap_or_else(|| Err(gave_way())).map_err(failed)?;
+    let (configured, pristine) = made.unwrap_or_else(|| Err(gave_way())).map_err(failed)?;
     let interests = match configured {
         Configured::Refused(message) => return Err(LoadError::Refused { filter, message }),
         Configured::Interests(interests) => interests,
@@ -148,8 +153,19 @@ pub(crate) fn load(
         linked: Arc::clone(linked),
         exported: checked.phases,
         isolation,
+        pristine,
         waits,
     }))))
+}
+
+/// What the first instance said of its configuration, and what it was then, if that is to be kept.
+fn first<M: super::call::Mode>(
+    (mut instance, configured): (Instance<M>, Configured),
+    isolation: Isolation,
+) -> (Configured, Option<Pristine>) {
+    let fresh = isolation == Isolation::Fresh;
+    let pristine = fresh.then(|| instance.keep()).flatten();
+    (configured, pristine)
 }
 
 /// The fault of a guest that stops before its first exchange without being done. Nothing that is at hand there can
@@ -261,21 +277,25 @@ impl Module {
         }))
     }
 
-    /// Why an instance whose exchange is over is of no further use, if it is of none.
+    /// Why an instance whose exchange is over is of no further use, if it is of none. `wanted` says that there are not too
+    /// many idle ones.
     pub(super) fn after<M: super::call::Mode>(
         &self,
-        instance: &Instance<M>,
-        idle: usize,
-        busy: usize,
+        instance: &mut Instance<M>,
+        wanted: bool,
     ) -> Option<Discard> {
         if self.isolation == Isolation::Fresh {
-            Some(Discard::Spent)
+            // Put back to its beginning, it is a new one.
+            let renewed = wanted
+                && self
+                    .pristine
+                    .as_ref()
+                    .is_some_and(|pristine| instance.renew(pristine));
+            (!renewed).then_some(Discard::Spent)
         } else if instance.holds_much() {
             Some(Discard::Recycled)
-        } else if idle >= busy.max(SPARES) {
-            Some(Discard::Retired)
         } else {
-            None
+            (!wanted).then_some(Discard::Retired)
         }
     }
 

@@ -22,9 +22,10 @@ pub(super) struct Shared {
     holds: Holds,
 }
 
+/// Instances are large, and go back and forth with every call.
 struct Slots {
     /// None after a failure, until the failed exchange's end or the next exchange.
-    current: Option<Instance<AtOnce>>,
+    current: Option<Box<Instance<AtOnce>>>,
     /// The one before it, for the exchanges that began with that.
     former: Option<Former>,
     /// The highest id of an exchange so far.
@@ -35,7 +36,7 @@ struct Slots {
 
 /// An instance that holds so much memory that exchanges which begin now get another one.
 struct Former {
-    instance: Instance<AtOnce>,
+    instance: Box<Instance<AtOnce>>,
     /// The last exchange that may have begun with it.
     through: u64,
     /// When it was called last, on the steady clock.
@@ -47,7 +48,7 @@ const PATIENCE: u64 = 60 * 1_000_000_000;
 
 impl Shared {
     pub(super) fn new(module: Arc<Module>, local: Rc<Local>) -> Result<Self, Fault> {
-        let instance = module.make_at_once(&local)?;
+        let instance = Box::new(module.make_at_once(&local)?);
         Ok(Shared {
             module,
             local,
@@ -69,13 +70,7 @@ impl Shared {
         // whatever goes wrong, it is not used again.
         let slots = &mut *self.slots.borrow_mut();
         slots.newest = slots.newest.max(call.id);
-        let former = match slots.former.take() {
-            Some(former) if call.id <= former.through => Some(former),
-            kept => {
-                slots.former = kept;
-                None
-            }
-        };
+        let former = slots.former.take_if(|former| call.id <= former.through);
         let through = former.as_ref().map(|former| former.through);
         let taken = match former {
             Some(former) => Some(former.instance),
@@ -107,8 +102,8 @@ impl Shared {
         }
     }
 
-    fn make(&self, slots: &mut Slots) -> Result<Instance<AtOnce>, Fault> {
-        let made = self.module.make_at_once(&self.local);
+    fn make(&self, slots: &mut Slots) -> Result<Box<Instance<AtOnce>>, Fault> {
+        let made = self.module.make_at_once(&self.local).map(Box::new);
         slots.barren = made.is_err();
         made
     }
@@ -117,7 +112,10 @@ impl Shared {
     fn tidy(&self, id: u64) {
         self.holds.end(id);
         let slots = &mut *self.slots.borrow_mut();
-        let wanted = slots.current.as_ref().is_none_or(Instance::holds_much);
+        let wanted = slots
+            .current
+            .as_ref()
+            .is_none_or(|current| current.holds_much());
         if wanted
             && !slots.barren
             && let Ok(new) = self.make(slots)

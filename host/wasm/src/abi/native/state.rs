@@ -263,6 +263,8 @@ pub(super) struct State {
     /// A core module's exports, looked up once.
     pub(super) memory: Option<Memory>,
     pub(super) realloc: Option<Rc<Realloc>>,
+    /// Whether its beginning asked for nothing that is another thing the next time: all instances begin alike then.
+    pub(super) steady: bool,
     /// Whether the guest's allocator runs. It may not call the host.
     pub(super) allocating: bool,
     pub(super) reply: Reply,
@@ -288,6 +290,7 @@ impl State {
             called: (0, 0),
             memory: None,
             realloc: None,
+            steady: true,
             allocating: false,
             reply: Reply::default(),
             facts,
@@ -302,6 +305,14 @@ impl State {
         self.growth.begin();
         // Whoever drops it before its end was in no mood to wait.
         self.growth.share.why = Discard::Cancelled;
+    }
+
+    /// The guest asks for something outside of the exchange.
+    #[inline]
+    pub(super) fn asked_outside(&mut self) {
+        if self.phase == Phase::Configure {
+            self.steady = false;
+        }
     }
 
     /// Ends what [`State::enter`] began.

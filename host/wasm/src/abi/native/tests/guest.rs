@@ -235,11 +235,7 @@ fn first(text: &str) -> String {
     kept
 }
 
-/// Makes a component of a core module.
-pub(super) fn component(module: Vec<u8>) -> Vec<u8> {
-    component_of(module, OURS_TEXT)
-}
-
+/// Makes a component of a core module that names a version of the contract.
 fn component_of(mut module: Vec<u8>, version: &str) -> Vec<u8> {
     let (resolve, world) = contract_of(version);
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();

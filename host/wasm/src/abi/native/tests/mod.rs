@@ -11,5 +11,6 @@ mod isolation;
 mod limits;
 mod lowering;
 mod refused_files;
+mod renewal;
 mod services;
 mod world;
