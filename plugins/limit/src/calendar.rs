@@ -34,7 +34,7 @@ fn month_end(day: u64) -> u64 {
     } else {
         // February: up to the first day of the next year.
         let year = year_of_era + 1;
-        let leap = year % 4 == 0 && (year % 100 != 0 || year == 400);
+        let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year == 400);
         28 + u64::from(leap)
     };
     era * 146_097 + (day_of_era - day_of_year) + day_of_year - (day_of_year - begins(month))
@@ -48,7 +48,9 @@ mod tests {
 
     /// Milliseconds of a date, by counting days one by one.
     fn at(year: u64, month: u64, day: u64) -> u64 {
-        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u64| {
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+        };
         let days: u64 = (1970..year).map(|year| 365 + u64::from(leap(year))).sum();
         let lengths = [
             31,

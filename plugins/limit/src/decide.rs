@@ -207,11 +207,20 @@ fn take_all(all: &mut [Asked<'_>], shared: bool, place: Place) -> Result<bool, L
     Ok(allowed)
 }
 
-fn give_back(all: &[Asked<'_>], taken: bool) {
-    for asked in all.iter().filter(|asked| taken && asked.takes_in(false)) {
+/// Gives back what was taken in this process, and learns where the client stands then.
+fn give_back(all: &mut [Asked<'_>], taken: bool) {
+    for asked in all
+        .iter_mut()
+        .filter(|asked| taken && asked.takes_in(false))
+    {
         if let Ask::Take(bucket, tokens) = asked.ask {
             let tokens = i64::try_from(tokens).unwrap_or(i64::MAX);
-            let _never_fails_here = bucket.charge(&asked.key, -tokens);
+            if let Ok(level) = bucket.charge(&asked.key, -tokens) {
+                asked.level = Some(Level {
+                    allowed: true,
+                    ..level
+                });
+            }
         }
     }
 }
