@@ -10,8 +10,11 @@
 //! - `# env: NAME=value` in the `toml` block sets the proxy's environment.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
 
 use http::{Method, Request, Response, StatusCode};
+use tempfile::TempDir;
 
 use crate::client::{Body, Reply, full};
 use crate::gateway::{Gateway, Setup};
@@ -242,7 +245,10 @@ impl Recipe {
             toml = with_endpoint(&toml, &name, &upstream.url());
             others.push(upstream);
         }
-        let mut setup = Setup::with_upstream("main", &echo.url()).toml(&toml);
+        let cache = cache().display().to_string();
+        let mut setup = Setup::with_upstream("main", &echo.url())
+            .server(&format!("cache = {cache:?}"))
+            .toml(&toml);
         // One that is there and not configured would be a mistake.
         let wanted = |name: &&&str| {
             let named = [format!("[filter.{name}"), format!("\"{name}\"")];
@@ -329,6 +335,12 @@ fn fields_of(reply: &Reply) -> Vec<(String, String)> {
             (name.as_str().to_owned(), value)
         })
         .collect()
+}
+
+/// Where all recipes keep the filters that they have compiled: they are the same in each.
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<TempDir> = OnceLock::new();
+    CACHE.get_or_init(|| tempfile::tempdir().unwrap()).path()
 }
 
 /// The names of the upstreams that a configuration has.
