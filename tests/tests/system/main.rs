@@ -130,8 +130,20 @@ mod promises;
 /// The native contract from end to end, for both carriers.
 mod contract;
 
+/// `auth`, whose issuers and servers are upstreams.
+mod auth;
+
 /// The filters that ship.
 mod shipped;
+
+/// The filter `headers` in all its parts, over real connections.
+mod shipped_headers;
+
+/// The recipes of `docs/filters/`.
+mod recipes;
+
+/// What the shipped limit does over real connections.
+mod limit;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use tidegate_core::body::Body;
 use tidegate_core::http1::framing::Framing;
+use tidegate_core::http1::spare;
 use tidegate_core::survey::Survey;
 
 use crate::endpoint::Endpoint;
@@ -94,6 +95,8 @@ pub(crate) async fn send(
         Ok(head) => match head.framing(request.method()) {
             Ok(framing) => {
                 lease.keeps &= head.keeps_alive();
+                // It is sent, and will not be sent again.
+                spare::give(std::mem::take(request.headers_mut()));
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.fields;

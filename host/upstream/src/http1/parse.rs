@@ -8,6 +8,7 @@ use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use httparse::{Header, ParserConfig, Status};
 use tidegate_core::http1::framing::Framing;
+use tidegate_core::http1::spare;
 use tidegate_core::survey::Survey;
 
 use crate::message;
@@ -68,7 +69,7 @@ pub(super) fn head(bytes: &Bytes, fields: usize) -> Result<Head, Invalid> {
         .code
         .and_then(|code| StatusCode::from_u16(code).ok())
         .ok_or("the status is no number from 100 to 999")?;
-    let mut fields = HeaderMap::with_capacity(response.headers.len());
+    let mut fields = spare::take();
     for header in response.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
         let name = name.map_err(|_| "a field's name is not valid")?;
