@@ -3,7 +3,8 @@
 //!
 //! Reading order: `control` (the control thread's loop on one screen), `pass` (what a change of files leads to),
 //! `filters` (which version of each filter runs), `settle` and `watch` (when to look), `worker`, `accept` and `balance` (the
-//! workers' side), `listeners` and `tls`, `admin`, `drain`.
+//! workers' side), `listeners` and `tls`, `inherited` and `proxied` (sockets, and clients, that
+//! others pass on), `memory` (what is given back), `admin`, `drain`.
 
 mod accept;
 mod admin;
