@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -302,9 +302,24 @@ impl Tls {
         name: &str,
         config: rustls::ClientConfig,
     ) -> std::io::Result<Self> {
+        Self::connect_behind(address, b"", name, config).await
+    }
+
+    /// As [`connect`](Self::connect), with something in the clear before the handshake.
+    ///
+    /// # Errors
+    /// If the handshake fails.
+    pub async fn connect_behind(
+        address: SocketAddr,
+        ahead: &[u8],
+        name: &str,
+        config: rustls::ClientConfig,
+    ) -> std::io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        let handshake = connector.connect(name, connect(address).await);
+        let mut stream = connect(address).await;
+        stream.write_all(ahead).await?;
+        let handshake = connector.connect(name, stream);
         within("a TLS handshake", handshake).await.map(Tls)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::task::JoinHandle;
@@ -53,6 +54,16 @@ impl Tally {
 impl Load {
     /// Begins to ask for `/`, noting the values of some fields of the answers, joined by slashes.
     pub async fn start(gateway: &Gateway, fields: &'static [&'static str]) -> Self {
+        Self::paced(gateway, fields, Duration::ZERO).await
+    }
+
+    /// As [`start`](Self::start), with a pause behind each answer: a load that goes on for long and leaves the machine to
+    /// others.
+    pub async fn paced(
+        gateway: &Gateway,
+        fields: &'static [&'static str],
+        pause: Duration,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answers = Arc::new(AtomicUsize::new(0));
         let mut clients = Vec::new();
@@ -78,6 +89,9 @@ impl Load {
                         break;
                     }
                     answers.fetch_add(1, Ordering::Relaxed);
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
                 }
                 tally
             }));

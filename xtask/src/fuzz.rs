@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 /// What to try, and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Targets: configuration, forwarding, framing, host-calls, route. Default: all.
+    /// Targets: configuration, forwarding, framing, header-replace, header-template, host-calls, route. Default: all.
     targets: Vec<String>,
     /// Seconds for all of them together.
     #[arg(long, default_value_t = 20)]

@@ -1,7 +1,7 @@
 //! `cargo xtask plugins`: builds every program that is wasm and puts it where proxies and tests look for
 //! it. What is up to date is left to cargo and to files' times.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::c_guest::CCompiler;
 use crate::command::for_each_line;
 use crate::component;
 use crate::output::put;
-use crate::programs::{self, Program, Shelf, Source};
+use crate::programs::{self, Library, Program, Shelf, Source};
 use crate::wasm_target::WasmTarget;
 use crate::workspace::Workspace;
 
@@ -40,19 +40,20 @@ pub(crate) fn run(workspace: &Workspace, components: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds one package that makes one wasm module, and gives its bytes.
+/// Builds the library of one package, and gives its bytes.
 pub(crate) fn build_package(
     workspace: &Workspace,
     manifest: &Path,
     package: &str,
 ) -> Result<Vec<u8>> {
     let target = WasmTarget::find(workspace)?;
-    let built = cargo_build(workspace, &target, manifest, &[package])?;
-    let path = built
-        .values()
-        .next()
-        .with_context(|| format!("`{package}` makes no wasm"))?;
-    fs::read(path).with_context(|| format!("can't read {}", path.display()))
+    let library = Library {
+        workspace: manifest.to_owned(),
+        package: package.to_owned(),
+        name: package.replace('-', "_"),
+        opt_level: None,
+    };
+    cargo_build(workspace, &target, &library)
 }
 
 fn folder(workspace: &Workspace, shelf: Shelf) -> PathBuf {
@@ -63,70 +64,51 @@ fn file(workspace: &Workspace, program: &Program) -> PathBuf {
     folder(workspace, program.shelf).join(format!("{}.wasm", program.name))
 }
 
-/// One cargo call for each workspace, which builds its programs together.
 fn build_rust(workspace: &Workspace, programs: &[Program]) -> Result<usize> {
-    let mut groups: BTreeMap<&Path, Vec<(&str, &str, &Program)>> = BTreeMap::new();
-    for program in programs {
-        if let Source::Cargo {
-            workspace: manifest,
-            package,
-            library,
-        } = &program.source
-        {
-            let group = groups.entry(manifest).or_default();
-            group.push((package, library, program));
-        }
-    }
-    if groups.is_empty() {
-        return Ok(0);
-    }
-    let target = WasmTarget::find(workspace)?;
+    let mut target = None;
     let mut changed = 0;
-    for (manifest, group) in groups {
-        let packages: Vec<&str> = group.iter().map(|(package, ..)| *package).collect();
-        let built = cargo_build(workspace, &target, manifest, &packages)?;
-        for (_, library, program) in group {
-            let built = built
-                .get(library)
-                .with_context(|| format!("cargo built no wasm for `{library}`"))?;
-            let bytes =
-                fs::read(built).with_context(|| format!("can't read {}", built.display()))?;
-            changed += usize::from(report(workspace, &file(workspace, program), &bytes)?);
-        }
+    for program in programs {
+        let Source::Cargo(library) = &program.source else {
+            continue;
+        };
+        let target = match &target {
+            Some(found) => found,
+            None => target.insert(WasmTarget::find(workspace)?),
+        };
+        let bytes = cargo_build(workspace, target, library)?;
+        changed += usize::from(report(workspace, &file(workspace, program), &bytes)?);
     }
     Ok(changed)
 }
 
-/// Builds some packages of one workspace. Gives the wasm file of each library.
-fn cargo_build(
-    workspace: &Workspace,
-    target: &WasmTarget,
-    manifest: &Path,
-    packages: &[&str],
-) -> Result<BTreeMap<String, PathBuf>> {
-    let mut command = target.cargo_build(workspace);
-    command.arg("--manifest-path").arg(manifest).arg("--lib");
+/// Builds one library and gives its module.
+fn cargo_build(workspace: &Workspace, target: &WasmTarget, library: &Library) -> Result<Vec<u8>> {
+    let package = &library.package;
+    let mut command = target.cargo_rustc(workspace);
+    command.arg("--manifest-path").arg(&library.workspace);
+    command.args(["--package", package]);
     command.args(["--quiet", "--message-format", "json-render-diagnostics"]);
-    for package in packages {
-        command.args(["--package", package]);
+    if let Some(level) = &library.opt_level {
+        command.arg("--config");
+        command.arg(format!("profile.wasm.opt-level='{level}'"));
     }
-    let mut built = BTreeMap::new();
+    let mut built = None;
     let good = for_each_line(&mut command, |line| {
         if let Ok(Message::CompilerArtifact(artifact)) = serde_json::from_str(line) {
             for file in artifact.filenames {
-                if file.extension() == Some("wasm") {
-                    built.insert(artifact.target.name.replace('-', "_"), file.into());
+                if file.extension() == Some("wasm")
+                    && artifact.target.name.replace('-', "_") == library.name
+                {
+                    built = Some(file);
                 }
             }
         }
     })?;
-    if !good {
-        bail!(
-            "the filters of {} don't build for wasm",
-            workspace.relative(manifest).display()
-        );
-    }
-    Ok(built)
+    let built = match built {
+        Some(built) if good => built,
+        _ => bail!("`{package}` makes no wasm: it does not build, or is no cdylib"),
+    };
+    fs::read(&built).with_context(|| format!("can't read {built}"))
 }
 
 fn build_c(workspace: &Workspace, programs: &[Program]) -> Result<usize> {

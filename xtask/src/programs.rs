@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use cargo_metadata::{CrateType, Metadata};
+use cargo_metadata::{CrateType, Metadata, Package};
 
 use crate::workspace::{Workspace, read};
 
@@ -48,15 +48,22 @@ impl Shelf {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A dynamic library of a cargo package.
-    Cargo {
-        /// The manifest of the workspace that holds the package.
-        workspace: PathBuf,
-        package: String,
-        /// The library's name, by which cargo calls the file.
-        library: String,
-    },
+    Cargo(Library),
     /// C files that are compiled together.
     C(Vec<PathBuf>),
+}
+
+/// A dynamic library of a cargo package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Library {
+    /// The manifest of the workspace that holds the package.
+    pub(crate) workspace: PathBuf,
+    pub(crate) package: String,
+    /// The library's name, by which cargo calls the file.
+    pub(crate) name: String,
+    /// How the compiler shall optimise, where the package asks for something else than the others: `[package.metadata.wasm]`
+    /// `opt-level`.
+    pub(crate) opt_level: Option<String>,
 }
 
 /// Everything that there is to build, in a stable order.
@@ -129,16 +136,22 @@ fn libraries(metadata: &Metadata, shelf: Shelf, name: impl Fn(&str) -> String) -
             dynamic.map(|target| Program {
                 name: name(&package.name),
                 shelf,
-                source: Source::Cargo {
+                source: Source::Cargo(Library {
                     workspace: manifest.clone(),
                     package: package.name.to_string(),
-                    library: target.name.replace('-', "_"),
-                },
+                    name: target.name.replace('-', "_"),
+                    opt_level: opt_level(package),
+                }),
             })
         })
         .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
+}
+
+fn opt_level(package: &Package) -> Option<String> {
+    let level = package.metadata.get("wasm")?.get("opt-level")?;
+    level.as_str().map(str::to_owned)
 }
 
 /// Two programs of one file name would overwrite each other, two libraries of one name would do so in
@@ -156,11 +169,11 @@ fn refuse_collisions(programs: &[Program]) -> Result<()> {
                 describe(program)
             );
         }
-        if let Source::Cargo { library, .. } = &program.source
-            && let Some(other) = libraries.insert(library, program)
+        if let Source::Cargo(Library { name, .. }) = &program.source
+            && let Some(other) = libraries.insert(name, program)
         {
             bail!(
-                "two libraries are called `{library}`: {} and {}; rename one",
+                "two libraries are called `{name}`: {} and {}; rename one",
                 describe(other),
                 describe(program)
             );
@@ -171,9 +184,9 @@ fn refuse_collisions(programs: &[Program]) -> Result<()> {
 
 fn describe(program: &Program) -> String {
     match &program.source {
-        Source::Cargo {
+        Source::Cargo(Library {
             workspace, package, ..
-        } => format!("package `{package}` of {}", workspace.display()),
+        }) => format!("package `{package}` of {}", workspace.display()),
         Source::C(files) => {
             let files: Vec<String> = files
                 .iter()
@@ -224,11 +237,12 @@ mod tests {
         Program {
             name: name.to_owned(),
             shelf,
-            source: Source::Cargo {
+            source: Source::Cargo(Library {
                 workspace: format!("/{name}/Cargo.toml").into(),
                 package: name.to_owned(),
-                library: library.to_owned(),
-            },
+                name: library.to_owned(),
+                opt_level: None,
+            }),
         }
     }
 
@@ -272,7 +286,7 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name, "say-hello");
         assert!(
-            matches!(&found[0].source, Source::Cargo { library, .. } if library == "say_hello")
+            matches!(&found[0].source, Source::Cargo(Library { name, .. }) if name == "say_hello")
         );
     }
 

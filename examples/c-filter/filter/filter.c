@@ -11,7 +11,7 @@ typedef __SIZE_TYPE__ size;
 /* --- The contract: what this filter uses of it --------------------------------------------------------------- */
 
 #define PACKAGE "tidegate:filter/"
-#define VERSION "@0.1.0"
+#define VERSION "@0.1.1"
 #define IMPORT(interface, name) \
     __attribute__((import_module(PACKAGE interface VERSION), import_name(name))) extern
 #define CALLBACK(name) __attribute__((export_name(PACKAGE "callbacks" VERSION "#" name)))

@@ -9,7 +9,9 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Version};
 
+use crate::certificate::ClientCertificate;
 use crate::fields;
+use crate::pace::Pace;
 use crate::path::{self, Ambiguous};
 use crate::phase::Phase;
 use crate::undo::{Change, Journal};
@@ -106,6 +108,8 @@ pub struct TlsFacts {
     pub server_name: Option<String>,
     /// The protocol that was negotiated (ALPN).
     pub alpn: Option<String>,
+    /// The certificate that the client showed, if it was asked for one; it was verified.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// Who sent the request.
@@ -233,6 +237,8 @@ pub struct Exchange {
     pub ambiguous: Ambiguous,
     /// Whether a part of the response has left.
     pub response_begun: bool,
+    /// How it stands in time.
+    pub pace: Pace,
     properties: Vec<(String, Vec<u8>)>,
     journal: Journal,
 }
@@ -265,6 +271,7 @@ impl Exchange {
             request_id,
             ambiguous: Ambiguous::Refuse,
             response_begun: false,
+            pace: Pace::begin(),
             properties: Vec::new(),
             journal: Journal::default(),
         }
@@ -278,6 +285,7 @@ impl Exchange {
     pub fn begin_call(&mut self, stage: Stage, undoable: bool) {
         self.stage = stage;
         self.answer = None;
+        self.pace.begin_call();
         let fresh = matches!(stage.phase, Phase::RequestHead | Phase::ResponseHead);
         self.journal.begin(undoable, fresh);
     }

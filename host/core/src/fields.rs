@@ -50,6 +50,31 @@ pub fn may_trail(name: &str) -> bool {
     !is_hosts(name) && !NOT_IN_TRAILERS.contains(&name)
 }
 
+/// Whether a field says who a client is, or what hops before us saw of it: only proxies that are trusted may send it
+/// (RFC 7239 section 8.1; RFC 9440 section 4.1). An underscore counts as a hyphen, since many servers read it as one.
+pub fn tells_of_the_client(name: &str) -> bool {
+    const NAMES: [&str; 4] = ["forwarded", "x-real-ip", "client-cert", "client-cert-chain"];
+    const BEGINNINGS: [&str; 4] = [
+        "x-forwarded-",
+        "x-client-cert",
+        "x-ssl-client-",
+        "ssl-client-",
+    ];
+    NAMES
+        .iter()
+        .any(|known| name.len() == known.len() && begins_like(name, known))
+        || BEGINNINGS.iter().any(|known| begins_like(name, known))
+}
+
+/// Whether a name in lower case begins with another, or looks so to who reads underscores as hyphens.
+fn begins_like(name: &str, beginning: &str) -> bool {
+    name.len() >= beginning.len()
+        && name
+            .bytes()
+            .zip(beginning.bytes())
+            .all(|(byte, known)| byte == known || (byte == b'_' && known == b'-'))
+}
+
 /// Reads a name that a filter gave.
 ///
 /// # Errors
@@ -166,6 +191,36 @@ mod tests {
             assert_eq!(name(bad), Err(Refusal::InvalidName), "{bad:?}");
         }
         assert_eq!(name("X-A").unwrap(), "x-a");
+    }
+
+    #[test]
+    fn what_tells_of_the_client_does_so_in_every_spelling() {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x_real_ip",
+            "x-forwarded-for",
+            "x_forwarded-client_cert",
+            "x-client-cert",
+            "x-client-certificate",
+            "x_client_cert_subject",
+            "client-cert",
+            "client_cert-chain",
+            "ssl-client-verify",
+            "x_ssl_client_s_dn",
+        ] {
+            assert!(tells_of_the_client(name), "{name}");
+        }
+        for name in [
+            "client-certs",
+            "forwarded-by",
+            "x-client",
+            "x-real-ips",
+            "",
+            "x",
+        ] {
+            assert!(!tells_of_the_client(name), "{name}");
+        }
     }
 
     #[test]

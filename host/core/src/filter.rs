@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::FilterError;
 use crate::exchange::Exchange;
@@ -25,10 +26,15 @@ pub struct WorkerServices {
     pub http: Rc<dyn HttpClient>,
     /// Lets the worker's other tasks, and what came from outside, have their turn.
     pub give_way: GiveWay,
+    /// Waits.
+    pub sleep: Sleep,
 }
 
 /// Makes a future that is done when everything else that is ready has had its turn.
 pub type GiveWay = fn() -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Makes a future that is done after a while.
+pub type Sleep = fn(Duration) -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// A filter that is compiled, linked and has accepted its configuration. Shared by all workers; dropping the
 /// last reference frees its code.

@@ -11,13 +11,16 @@
 #![forbid(unsafe_code)]
 
 pub mod body;
+pub mod certificate;
 pub mod clock;
 pub mod error;
 pub mod exchange;
 pub mod fields;
 pub mod filter;
 pub mod http1;
+pub mod limiter;
 pub mod metrics;
+pub mod pace;
 pub mod path;
 pub mod phase;
 pub mod services;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 use crate::clock::Clock;
+use crate::limiter::Limiter;
 use crate::metrics::Registry;
 
 /// The longest key of the store, in bytes.
@@ -87,27 +88,6 @@ pub trait Store: Debug + Send + Sync {
         delta: i64,
         ttl: Option<Duration>,
     ) -> Result<i64, StoreError>;
-}
-
-/// What a token bucket said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether the tokens were taken.
-    pub allowed: bool,
-    /// Whole tokens that are left.
-    pub remaining: u32,
-    /// Nanoseconds until the same call would be allowed; 0 if it was, `u64::MAX` if it never will be.
-    pub retry_after: u64,
-    /// Nanoseconds until the bucket is full.
-    pub reset_after: u64,
-}
-
-/// Token buckets, exact across all workers.
-pub trait Limiter: Debug + Send + Sync {
-    /// Takes `tokens` from the bucket of `key` in `space` (the filter's name). The bucket holds `burst`, starts
-    /// full and gains `rate` tokens a second. A refused call takes nothing. A rate that is not finite and above
-    /// 0, or a burst of 0, refuses every call.
-    fn take(&self, space: &str, key: &str, tokens: u32, rate: f64, burst: u32) -> Verdict;
 }
 
 /// How loud a line is.

@@ -3,6 +3,8 @@
 
 use http::header::HeaderMap;
 
+use crate::fields::tells_of_the_client;
+
 /// The fields that a head holds, of those that mean something to a proxy. A set of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Survey(u32);
@@ -33,7 +35,7 @@ impl Survey {
     pub const COOKIE: Survey = Survey(1 << 10);
     /// `X-Request-Id`.
     pub const REQUEST_ID: Survey = Survey(1 << 11);
-    /// A field that tells of the hops before us: `Forwarded`, `X-Forwarded-...`, `X-Real-IP`.
+    /// A field that [tells of the client](tells_of_the_client), if no underscore stands for a hyphen of its name.
     pub const FORWARDED: Survey = Survey(1 << 12);
     /// A name with an underscore.
     pub const UNDERSCORE: Survey = Survey(1 << 13);
@@ -73,7 +75,6 @@ impl Survey {
             (6, "expect") => Survey::EXPECT,
             (7, "trailer") => Survey::TRAILER,
             (7, "upgrade") => Survey::UPGRADE,
-            (9, "forwarded" | "x-real-ip") => Survey::FORWARDED,
             (10, "connection") => Survey::CONNECTION,
             (10, "keep-alive") => Survey::KEEP_ALIVE,
             (12, "x-request-id") => Survey::REQUEST_ID,
@@ -82,16 +83,22 @@ impl Survey {
             (16, "proxy-connection") => Survey::OTHER_HOP,
             (17, "transfer-encoding") => Survey::TRANSFER_ENCODING,
             (18, "proxy-authenticate") | (19, "proxy-authorization") => Survey::OTHER_HOP,
-            (13.., _) if name.starts_with("x-forwarded-") => {
-                let other = if name.contains('_') {
+            _ => {
+                let spelled = if name.as_bytes().contains(&b'_') {
                     Survey::UNDERSCORE
                 } else {
                     Survey::default()
                 };
-                Survey::FORWARDED.and(other)
+                // None of those names begins otherwise.
+                match name.as_bytes() {
+                    [b'x', b'-', b'f' | b'c' | b'r' | b's', ..] | [b'f' | b'c' | b's', ..]
+                        if tells_of_the_client(name) =>
+                    {
+                        spelled.and(Survey::FORWARDED)
+                    }
+                    _ => spelled,
+                }
             }
-            _ if name.as_bytes().contains(&b'_') => Survey::UNDERSCORE,
-            _ => Survey::default(),
         }
     }
 }
@@ -137,5 +144,22 @@ mod tests {
             assert!(survey(&[name]).has(Survey::UNDERSCORE), "{name}");
         }
         assert!(survey(&["x-forwarded-for_"]).has(Survey::FORWARDED));
+        assert!(!survey(&["x-forwarded-for"]).has(Survey::UNDERSCORE));
+    }
+
+    #[test]
+    fn what_tells_of_the_client_is_found_whatever_it_begins_with() {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-anything",
+            "x-client-cert-subject",
+            "client-cert",
+            "client-cert-chain",
+            "ssl-client-cert",
+            "x-ssl-client-verify",
+        ] {
+            assert_eq!(survey(&[name]), Survey::FORWARDED, "{name}");
+        }
     }
 }

@@ -62,9 +62,7 @@ pub(crate) fn admit(
         let peer = connection.peer.ip();
         forwarded::client_address(peer, &parts.headers, &settings.trusted_proxies)
     } else {
-        if seen.has(Survey::FORWARDED) {
-            forwarded::strip_untrusted(&mut parts.headers);
-        }
+        forwarded::strip_untrusted(&mut parts.headers, seen);
         connection.hop.peer
     };
     let request_id = if seen.has(Survey::REQUEST_ID) {

@@ -188,10 +188,9 @@ pub(crate) struct Received {
     pub(crate) upgrade: Option<HeaderValue>,
 }
 
-/// Takes out of a response's head what belongs to the connection it came on.
-pub(crate) fn response(parts: http::response::Parts) -> Received {
+/// Takes out of a response's head what belongs to the connection it came on. `seen` says what it holds.
+pub(crate) fn response(parts: http::response::Parts, seen: Survey) -> Received {
     let mut fields = parts.headers;
-    let seen = Survey::of(&fields);
     let trailer = if seen.has(Survey::TRAILER) {
         fields.remove(header::TRAILER)
     } else {

@@ -7,21 +7,12 @@ use std::net::IpAddr;
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
 use ipnet::IpNet;
+use tidegate_core::fields::tells_of_the_client;
+use tidegate_core::survey::Survey;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-
-/// Fields that tell of a hop before us; only a trusted peer may send them.
-const TRUSTED_ONLY: [&str; 7] = [
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-real-ip",
-    "forwarded",
-];
 
 /// Whether a peer's word counts.
 pub(crate) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
@@ -64,9 +55,18 @@ fn address(text: &str) -> Option<IpAddr> {
     parsed.map(|address| address.to_canonical())
 }
 
-/// Takes out what an untrusted peer says of hops before us. Done before any filter runs.
-pub(crate) fn strip_untrusted(fields: &mut HeaderMap) {
-    for name in TRUSTED_ONLY {
+/// Takes out what an untrusted peer says of the client or of hops before us, however it is spelled. `seen` says what the
+/// head holds. Done before any filter runs.
+pub(crate) fn strip_untrusted(fields: &mut HeaderMap, seen: Survey) {
+    if !seen.has(Survey::FORWARDED.and(Survey::UNDERSCORE)) {
+        return;
+    }
+    let lies: Vec<HeaderName> = fields
+        .keys()
+        .filter(|name| tells_of_the_client(name.as_str()))
+        .cloned()
+        .collect();
+    for name in lies {
         fields.remove(name);
     }
 }
@@ -219,7 +219,8 @@ mod tests {
             map["forwarded"],
             "for=\"[::1]\";proto=https;host=\"a.example\""
         );
-        strip_untrusted(&mut map);
+        let seen = Survey::of(&map);
+        strip_untrusted(&mut map, seen);
         assert!(map.is_empty());
         // The next request of the connection may be to another host, or to none.
         for _ in 0..2 {
@@ -230,7 +231,7 @@ mod tests {
                 "for=\"[::1]\";proto=http;host=\"b.example\""
             );
             assert_eq!(map["x-forwarded-host"], "b.example");
-            strip_untrusted(&mut map);
+            strip_untrusted(&mut map, seen);
         }
         hop.append(&mut map, &Scheme::HTTP, None);
         assert_eq!(map["forwarded"], "for=\"[::1]\";proto=http");

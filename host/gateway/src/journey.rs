@@ -188,6 +188,7 @@ impl Drop for Journey {
             End::Broken(_) | End::Whole => {}
         }
         self.chain.end();
+        self.chain.exchange.borrow_mut().pace.end();
         let duration = clock::turn().saturating_duration_since(self.began);
         let status = self.status();
         let route = self.chain.live.figures(self.chain.route.get());

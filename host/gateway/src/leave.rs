@@ -53,8 +53,8 @@ pub(crate) fn leave(journey: Journey, mut body: Body, closes: bool) -> Response<
     let close_delimited =
         version == Version::HTTP_10 && !fields.contains_key(header::CONTENT_LENGTH);
     if version == Version::HTTP_11
-        && !fields.contains_key(header::CONTENT_LENGTH)
         && let Some(trailer) = journey.sent.borrow_mut().trailer.take()
+        && !fields.contains_key(header::CONTENT_LENGTH)
     {
         fields.insert(header::TRAILER, trailer);
     }

@@ -186,9 +186,7 @@ pub fn pass(
     let client = if forwarded::is_trusted(peer, trusted) {
         forwarded::client_address(peer, &parts.headers, trusted)
     } else {
-        if seen.has(Survey::FORWARDED) {
-            forwarded::strip_untrusted(&mut parts.headers);
-        }
+        forwarded::strip_untrusted(&mut parts.headers, seen);
         hop.peer
     };
     let reader = head::Reader::new(secure);

@@ -134,7 +134,7 @@ async fn forward(journey: &Journey, body: Body) -> Result<Body, Stop> {
     sent.attempts = answered.attempts;
     sent.upgraded = answered.upgraded;
     let (parts, body) = answered.response.into_parts();
-    let received = forward::response(parts);
+    let received = forward::response(parts, answered.seen);
     sent.trailer = received.trailer;
     sent.protocol = received.upgrade;
     chain.exchange.borrow_mut().response = Some(received.head);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tidegate_core::body::{Body, BodyError};
+use tidegate_core::fields::tells_of_the_client;
 
 /// The names in a Trailer field.
 pub(crate) fn announced(trailer: &HeaderValue) -> impl Iterator<Item = HeaderName> {
@@ -17,12 +18,12 @@ pub(crate) fn announced(trailer: &HeaderValue) -> impl Iterator<Item = HeaderNam
 }
 
 /// A request's body without those trailers of the client's, who announced `announced`, that stand for a field of the head
-/// as it goes out. What a filter adds is its own.
+/// as it goes out, or say who the client is. What a filter adds is its own.
 pub(crate) fn bounded(body: Body, announced: &HeaderValue, head: &HeaderMap) -> Body {
-    let stands_for_a_field = |name: &HeaderName| head.keys().any(|field| is_one(field, name));
-    let refused: Vec<HeaderName> = self::announced(announced)
-        .filter(stands_for_a_field)
-        .collect();
+    let may_not_stand = |name: &HeaderName| {
+        tells_of_the_client(name.as_str()) || head.keys().any(|field| is_one(field, name))
+    };
+    let refused: Vec<HeaderName> = self::announced(announced).filter(may_not_stand).collect();
     if refused.is_empty() {
         return body;
     }

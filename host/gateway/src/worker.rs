@@ -208,6 +208,7 @@ impl Worker {
             live: RefCell::new(Rc::new(live)),
             services: WorkerServices {
                 give_way: || Box::pin(tokio::task::yield_now()),
+                sleep: |time| Box::pin(tokio::time::sleep(time)),
                 http: Rc::clone(&calls) as Rc<dyn HttpClient>,
             },
             id,

@@ -7,8 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use tidegate_core::clock::SystemClock;
+use tidegate_core::limiter::{
+    Bucket, Demand, Entry, Level, Limiter, LimiterError, Permit, Place, Verdict,
+};
 use tidegate_core::metrics::Registry;
-use tidegate_core::services::{Limiter, Services, Store, StoreError, Verdict};
+use tidegate_core::services::{Services, Store, StoreError};
 use tidegate_wasm::{Compiled, Engine};
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -137,6 +140,50 @@ impl Limiter for Nothing {
             remaining: burst,
             ..Verdict::default()
         }
+    }
+
+    fn try_take(&self, _: Place, _: &str, demand: &Demand<'_>) -> Result<Level, LimiterError> {
+        Ok(full(&demand.bucket))
+    }
+
+    fn peek(&self, _: Place, _: &str, demand: &Demand<'_>) -> Result<Level, LimiterError> {
+        Ok(full(&demand.bucket))
+    }
+
+    fn take_all(
+        &self,
+        _: Place,
+        _: &str,
+        demands: &[Demand<'_>],
+    ) -> Result<Vec<Level>, LimiterError> {
+        Ok(demands.iter().map(|demand| full(&demand.bucket)).collect())
+    }
+
+    fn charge(
+        &self,
+        _: Place,
+        _: &str,
+        _: &str,
+        _: i64,
+        bucket: &Bucket,
+    ) -> Result<Level, LimiterError> {
+        Ok(full(bucket))
+    }
+
+    fn enter(&self, _: Place, _: &str, _: &str, _: u32) -> (Entry, Option<Permit>) {
+        let entry = Entry {
+            allowed: true,
+            in_flight: 1,
+        };
+        (entry, None)
+    }
+}
+
+fn full(bucket: &Bucket) -> Level {
+    Level {
+        allowed: true,
+        remaining: bucket.capacity,
+        ..Level::default()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::endpoint::Scheme;
 use crate::error::{Failure, Lost, SendError, SendErrorKind};
 use crate::http1::{self, Answered, Http1, Lease};
 use crate::http2::{self, Http2};
-use crate::message::{self, MAX_FIELDS};
+use crate::message;
 use crate::pool::{Known, Place, Pool, Shelf};
 use crate::retry::{self, Attempt, Loss, Next};
 use crate::timer::after;
@@ -39,6 +39,8 @@ pub struct Sent {
     /// The answer. Its body gives the connection back when it is read to its end and breaks it off when it is
     /// dropped before.
     pub response: Response<Body>,
+    /// Which of the fields that mean something to a proxy its head has.
+    pub seen: Survey,
     /// The connection, if the answer is a 101: it has left HTTP.
     pub upgraded: Option<Upgraded>,
     /// The endpoint that answered.
@@ -110,9 +112,10 @@ impl Client {
         let known = task.known.clone();
         for place in known.turn(upstream).take(MAX_ENDPOINTS) {
             match self.send_to(&mut task, place, &mut request).await {
-                Ok((response, upgraded)) => {
+                Ok((response, seen, upgraded)) => {
                     return Ok(Sent {
                         response,
+                        seen,
                         upgraded,
                         endpoint: place.target.label.clone(),
                         attempts: task.attempts,
@@ -260,7 +263,8 @@ impl Client {
             Way::Http1(mut lease) => {
                 let interim = task.interim.as_deref();
                 let answered =
-                    http1::send(&mut lease, endpoint, request, upload, interim, limit).await?;
+                    http1::send(&mut lease, endpoint, request, upload, interim, task.config)
+                        .await?;
                 exclusive(answered, lease, task)
             }
             Way::Http2 { connection, .. } => {
@@ -297,7 +301,7 @@ impl Way {
 }
 
 /// What an upstream answered, and the connection that has left HTTP with it.
-type Answer = (Response<Body>, Option<Upgraded>);
+type Answer = (Response<Body>, Survey, Option<Upgraded>);
 
 fn invalid(detail: &str) -> Lost {
     let failure = Failure::new(SendErrorKind::InvalidResponse, detail);
@@ -324,7 +328,7 @@ fn exclusive(answered: Answered, mut lease: Lease, task: &Task<'_>) -> Result<An
             return Err(invalid("101 without a request to switch protocols"));
         }
         let upgraded = lease.upgrade();
-        return Ok((response.map(|()| Body::Empty), upgraded));
+        return Ok((response.map(|()| Body::Empty), seen, upgraded));
     }
     if seen.has(Survey::KEEP_ALIVE)
         && let Some(seconds) = message::keep_alive_seconds(response.headers())
@@ -332,7 +336,7 @@ fn exclusive(answered: Answered, mut lease: Lease, task: &Task<'_>) -> Result<An
         lease.shorten(seconds);
     }
     let body = body::exclusive(lease, framing, terms(task));
-    Ok((response.map(|()| body), None))
+    Ok((response.map(|()| body), seen, None))
 }
 
 /// The answer of a connection that many share. One that is not valid is dropped.
@@ -343,10 +347,11 @@ fn shared(response: Response<Incoming>, task: &Task<'_>) -> Result<Answer, Lost>
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err(invalid("101 over HTTP/2"));
     }
-    if parts.headers.len() > MAX_FIELDS {
+    if parts.headers.len() > task.config.head.fields {
         return Err(invalid("too many fields"));
     }
     let _: Option<u64> = message::check_framing(&parts.headers).map_err(invalid)?;
+    let seen = Survey::of(&parts.headers);
     let body = body::shared(incoming, terms(task));
-    Ok((Response::from_parts(parts, body), None))
+    Ok((Response::from_parts(parts, body), seen, None))
 }

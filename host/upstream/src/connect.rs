@@ -45,7 +45,7 @@ pub(crate) async fn open(
     let open = figures.opened();
     let Some(tls) = &target.tls else {
         return if target.endpoint().scheme() == Scheme::H2c {
-            shared(socket, open, Age::new(origin)).await
+            shared(socket, target, open, Age::new(origin)).await
         } else {
             let io = Io::Plain(socket);
             Ok(Channel::Http1(Box::new(Http1::new(
@@ -61,7 +61,7 @@ pub(crate) async fn open(
         .await
         .map_err(|error| Failure::new(SendErrorKind::Tls, chain(&error)))?;
     if stream.get_ref().1.alpn_protocol() == Some(tls::H2) {
-        return shared(stream, open, Age::new(origin)).await;
+        return shared(stream, target, open, Age::new(origin)).await;
     }
     let io = Io::Tls(Box::new(stream));
     Ok(Channel::Http1(Box::new(Http1::new(
@@ -71,11 +71,17 @@ pub(crate) async fn open(
     ))))
 }
 
-async fn shared<T>(io: T, open: OpenConnection, age: Age) -> Result<Channel, Failure>
+async fn shared<T>(
+    io: T,
+    target: &Target,
+    open: OpenConnection,
+    age: Age,
+) -> Result<Channel, Failure>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    Ok(Channel::Http2(Rc::new(Http2::start(io, open, age).await?)))
+    let connection = Http2::start(io, open, age, target.head().bytes).await?;
+    Ok(Channel::Http2(Rc::new(connection)))
 }
 
 /// Tries an endpoint's addresses one after the other. Says which of its name's it was, if it has one.

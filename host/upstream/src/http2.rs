@@ -32,8 +32,6 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What is buffered of one request while the upstream does not take it.
 const SEND_BUFFER: usize = 64 * 1024;
-/// The most that a response's fields may count, each with 32 bytes more than it has (RFC 9113 section 6.5.2).
-const MAX_HEAD: u32 = 64 * 1024;
 
 /// A connection. Dropped by all, it closes as soon as it has nothing to do.
 #[derive(Debug)]
@@ -44,8 +42,13 @@ pub(crate) struct Http2 {
 }
 
 impl Http2 {
-    /// Speaks HTTP/2 over a socket.
-    pub(crate) async fn start<T>(io: T, open: OpenConnection, age: Age) -> Result<Self, Failure>
+    /// Speaks HTTP/2 over a socket, and tells the other side how many bytes the fields of a response may count.
+    pub(crate) async fn start<T>(
+        io: T,
+        open: OpenConnection,
+        age: Age,
+        max_head: u32,
+    ) -> Result<Self, Failure>
     where
         T: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -56,7 +59,7 @@ impl Http2 {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
-            .max_header_list_size(MAX_HEAD)
+            .max_header_list_size(max_head)
             .handshake::<_, Body>(TokioIo::new(wire))
             .await
             .map_err(|error| Failure::new(SendErrorKind::Connect, chain(&error)))?;

@@ -39,4 +39,4 @@ pub use error::{SendError, SendErrorKind, UpstreamError};
 pub use interim::Interim;
 pub use names::Names;
 pub use upgraded::Upgraded;
-pub use upstream::{TlsOptions, Upstream, UpstreamConfig};
+pub use upstream::{HeadBounds, TlsOptions, Upstream, UpstreamConfig};

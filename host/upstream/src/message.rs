@@ -10,9 +10,6 @@ use tidegate_core::body::Body;
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Failure, SendErrorKind};
 
-/// The most fields that a response may have.
-pub(crate) const MAX_FIELDS: usize = 256;
-
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// Whether the request asks to leave HTTP.

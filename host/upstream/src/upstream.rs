@@ -44,8 +44,34 @@ pub struct UpstreamConfig {
     pub keep_alive: Duration,
     /// How long a connection is used for further requests after it was made.
     pub max_age: Duration,
+    /// What the head of a response may hold.
+    pub head: HeadBounds,
     /// How its certificate is judged; for `https` endpoints.
     pub tls: TlsOptions,
+}
+
+/// What the head of a response may hold. Past it, the response is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadBounds {
+    /// Bytes; over HTTP/2, each field counts 32 more than it has (RFC 9113 section 6.5.2).
+    pub bytes: u32,
+    /// Fields; more than [`HeadBounds::MOST_FIELDS`] are never taken.
+    pub fields: usize,
+}
+
+impl HeadBounds {
+    /// The most fields that can be allowed.
+    pub const MOST_FIELDS: usize = 1000;
+}
+
+impl Default for HeadBounds {
+    /// 128 KiB, 256 fields.
+    fn default() -> Self {
+        HeadBounds {
+            bytes: 128 * 1024,
+            fields: 256,
+        }
+    }
 }
 
 impl UpstreamConfig {
@@ -60,6 +86,7 @@ impl UpstreamConfig {
             idle_connections: 64,
             keep_alive: Duration::from_secs(60),
             max_age: Duration::from_secs(3600),
+            head: HeadBounds::default(),
             tls: TlsOptions::default(),
         }
     }
@@ -113,6 +140,7 @@ impl Upstream {
                         .then(|| names.get(endpoint.host())),
                     identity: Arc::new(Identity {
                         endpoint: endpoint.clone(),
+                        head: config.head,
                         tls: tls.is_some().then(|| config.tls.clone()),
                     }),
                     tls,
@@ -168,6 +196,11 @@ impl Target {
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.identity.endpoint
     }
+
+    /// What the head of a response may hold.
+    pub(crate) fn head(&self) -> HeadBounds {
+        self.identity.head
+    }
 }
 
 /// What two connections must have in common so that one may stand in for the other. Upstreams that agree on it
@@ -175,6 +208,8 @@ impl Target {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     endpoint: Endpoint,
+    /// Told the other side when a connection begins.
+    head: HeadBounds,
     tls: Option<TlsOptions>,
 }
 

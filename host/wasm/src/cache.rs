@@ -21,12 +21,18 @@ const TEMPORARY: &str = "temporary";
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// The most bytes that all entries may have together.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// After how many entries of our own the folder is looked through, since others may write into it too. A look costs a
+/// system call for each file there, whose number nothing bounds but their size.
+const LOOK_EVERY: u64 = 64;
 
 /// A folder of compiled code.
 #[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
     max_bytes: u64,
+    /// How many entries were written, and the bytes of all entries as far as is known.
+    written: AtomicU64,
+    held: AtomicU64,
     warned: AtomicBool,
 }
 
@@ -41,6 +47,8 @@ impl Cache {
         let cache = Cache {
             folder: folder.to_owned(),
             max_bytes,
+            written: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             warned: AtomicBool::new(false),
         };
         match cache.prepare() {
@@ -89,7 +97,16 @@ impl Cache {
 
     /// Keeps an entry, and evicts the ones that were not used for the longest if there is too much.
     pub(crate) fn put(&self, key: &str, content: &[u8]) {
-        if let Err(error) = self.write(key, content).and_then(|()| self.evict()) {
+        let kept = self.write(key, content).and_then(|()| {
+            let length = (MAGIC.len() + CHECKSUM + content.len()) as u64;
+            let held = self.held.fetch_add(length, Ordering::Relaxed) + length;
+            let written = self.written.fetch_add(1, Ordering::Relaxed);
+            if held > self.max_bytes || written.is_multiple_of(LOOK_EVERY) {
+                self.held.store(self.evict()?, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        if let Err(error) = kept {
             self.warn(&error);
         }
     }
@@ -113,25 +130,23 @@ impl Cache {
         written
     }
 
-    fn evict(&self) -> io::Result<()> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            // An entry that another process removes at this moment is no fault.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            let modified = metadata.modified()?;
-            if path.extension().is_some_and(|found| found == EXTENSION) {
-                entries.push((modified, metadata.len(), path));
-            } else if path.extension().is_some_and(|found| found == TEMPORARY)
-                && modified.elapsed().is_ok_and(|age| age > ABANDONED)
-            {
-                // Whoever wrote it ended in the middle.
-                let _ = fs::remove_file(path);
-            }
+    /// Brings the entries below their bound, and says how many bytes they have.
+    fn evict(&self) -> io::Result<u64> {
+        // Mostly there is nothing to do: then nothing is remembered of the files, of which there may be very many.
+        let mut sum = 0;
+        self.each(|_, metadata| {
+            sum += metadata.len();
+            Ok(())
+        })?;
+        if sum <= self.max_bytes {
+            return Ok(sum);
         }
-        let mut sum: u64 = entries.iter().map(|(_, length, _)| length).sum();
+        let mut entries = Vec::new();
+        self.each(|path, metadata| {
+            entries.push((metadata.modified()?, metadata.len(), path));
+            Ok(())
+        })?;
+        sum = entries.iter().map(|(_, length, _)| length).sum();
         entries.sort();
         for (_, length, path) in entries {
             if sum <= self.max_bytes {
@@ -139,6 +154,29 @@ impl Cache {
             }
             fs::remove_file(path)?;
             sum -= length;
+        }
+        Ok(sum)
+    }
+
+    /// Looks at every entry. Removes what an ended process left half written.
+    fn each(&self, mut see: impl FnMut(PathBuf, fs::Metadata) -> io::Result<()>) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            // An entry that another process removes at this moment is no fault.
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if path.extension().is_some_and(|found| found == EXTENSION) {
+                see(path, metadata)?;
+            } else if path.extension().is_some_and(|found| found == TEMPORARY)
+                && metadata
+                    .modified()?
+                    .elapsed()
+                    .is_ok_and(|age| age > ABANDONED)
+            {
+                // Whoever wrote it ended in the middle.
+                let _ = fs::remove_file(path);
+            }
         }
         Ok(())
     }
@@ -269,5 +307,21 @@ mod tests {
         cache.put("c", b"code");
         assert!(cache.get("a").is_none());
         assert!(cache.get("b").is_some() && cache.get("c").is_some());
+    }
+
+    #[test]
+    fn a_large_folder_is_not_looked_through_for_each_entry() {
+        let (_temporary, folder) = folder();
+        let cache = Cache::open(&folder).unwrap();
+        cache.put("first", b"code");
+        let left = cache.temporary();
+        let then = SystemTime::now() - 2 * ABANDONED;
+        create(&left).unwrap().set_modified(then).unwrap();
+        for number in 1..LOOK_EVERY {
+            cache.put(&number.to_string(), b"code");
+            assert!(left.exists(), "looked through at {number}");
+        }
+        cache.put("last", b"code");
+        assert!(!left.exists());
     }
 }

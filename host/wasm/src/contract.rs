@@ -8,9 +8,30 @@ use tidegate_core::phase::Phase;
 /// The package's name, without its version.
 pub(crate) const PACKAGE: &str = "tidegate:filter";
 /// The version that this host speaks, as text.
-pub(crate) const OURS_TEXT: &str = "0.1.0";
+pub(crate) const OURS_TEXT: &str = "0.1.1";
 /// The version that this host speaks.
-pub(crate) const OURS: Version = Version(0, 1, 0);
+pub(crate) const OURS: Version = Version(0, 1, 1);
+/// The first version.
+const FIRST: Version = Version(0, 1, 0);
+/// Functions that came after the first version: interface, name, version.
+const ADDED: [(&str, &str, Version); 8] = [
+    ("exchange", "elapsed", Version(0, 1, 1)),
+    ("exchange", "delay", Version(0, 1, 1)),
+    ("exchange", "client-certificate", Version(0, 1, 1)),
+    ("limiter", "try-take", Version(0, 1, 1)),
+    ("limiter", "peek", Version(0, 1, 1)),
+    ("limiter", "take-all", Version(0, 1, 1)),
+    ("limiter", "charge", Version(0, 1, 1)),
+    ("limiter", "enter", Version(0, 1, 1)),
+];
+
+/// The version that brought a function of the contract.
+pub(crate) fn since(interface: &str, name: &str) -> Version {
+    ADDED
+        .iter()
+        .find(|added| (added.0, added.1) == (interface, name))
+        .map_or(FIRST, |added| added.2)
+}
 
 /// A contract's version: major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,7 +144,7 @@ mod tests {
             "tidegate_filter_callbacks_0_1_0_request_head",
         ] {
             let expected = Callback {
-                version: OURS,
+                version: FIRST,
                 phase: Phase::RequestHead,
                 post: false,
             };
@@ -166,7 +187,7 @@ mod tests {
     fn versions_are_three_plain_numbers() {
         assert_eq!(
             interface("tidegate:filter/exchange@0.1.0").map(|found| (found.name, found.version)),
-            Some(("exchange", OURS))
+            Some(("exchange", FIRST))
         );
         for bad in [
             "tidegate:filter/exchange",

@@ -50,6 +50,18 @@ pub enum LoadError {
         /// The contract's version here.
         ours: &'static str,
     },
+    /// It imports a function that the version which it names does not have.
+    #[error(
+        "it imports `{import}`, which came with contract {since}: name the interface with @{since}, not @{named}"
+    )]
+    AddedLater {
+        /// Interface and function.
+        import: String,
+        /// The version that brought it.
+        since: String,
+        /// The version in the file.
+        named: String,
+    },
     /// It exports a callback that the contract does not have.
     #[error("it exports `{export}`, which is no callback: there are {known}")]
     UnknownExport {

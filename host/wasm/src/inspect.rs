@@ -139,7 +139,12 @@ impl fmt::Display for Report {
                 }
             }
             for wanted in &manifest.capabilities {
-                line(f, "wants", &format!("{}: {}", wanted.kind, wanted.why))?;
+                let how = if wanted.optional {
+                    " (may be left out)"
+                } else {
+                    ""
+                };
+                line(f, "wants", &format!("{}{how}: {}", wanted.kind, wanted.why))?;
             }
             if let Some(schema) = &manifest.config_schema {
                 line(f, "configuration", &schema.to_string())?;

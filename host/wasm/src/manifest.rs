@@ -37,6 +37,14 @@ pub struct Capability {
     pub kind: String,
     /// The author's reason.
     pub why: String,
+    /// Whether the filter is of use without it. It then loads without a grant, and is told so where it asks.
+    #[serde(skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Bounds that a filter's author suggests. The operator's are in force.

@@ -1,471 +1,364 @@
-//! Lets in who shows a known API key or a valid JSON Web Token, and tells the upstream who it is.
+//! Lets in who can show who he is, and tells the upstream and later filters.
 //!
-//! Identity fields that come from outside are removed first, in every spelling, whatever happens then.
+//! Identity fields that come from outside are removed first, in every spelling, whatever happens then. Each method has a file:
+//! it finds its credential, judges it, and says whose it is.
 
+mod answers;
+mod api_key;
+mod basic;
+mod certificate;
+mod claims;
+mod config;
+mod dates;
+mod identity;
+mod introspection;
+mod ip;
+mod json;
 mod jwt;
-mod keys;
+mod pairs;
+mod place;
+mod refused;
+mod remember;
+mod signature;
 
-use std::collections::BTreeMap;
-
-use serde_json::{Map, Value};
-use tidegate_sdk::clock;
 use tidegate_sdk::prelude::*;
 
-use crate::jwt::{KeyConfig, Rejection, Rules, Verifiers};
-use crate::keys::{Consumer, Keys};
+use crate::answers::Answers;
+use crate::api_key::ApiKeys;
+use crate::basic::Users;
+use crate::certificate::Certificates;
+pub use crate::config::Config;
+use crate::config::Method;
+use crate::identity::{Identity, Outgoing};
+use crate::introspection::{Found, Introspection};
+use crate::ip::Networks;
+use crate::jwt::Tokens;
+use crate::refused::Refused;
+use crate::signature::Signatures;
 
-/// What the operator configures. At least one of `api-key` and `jwt`.
-#[derive(Debug, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {
-    /// The realm in `WWW-Authenticate`. Default: api.
-    pub realm: Option<String>,
-    /// Whether requests without a credential pass, as nobody. A wrong credential never passes. Default: false.
-    #[serde(default)]
-    pub optional: bool,
-    /// API keys.
-    pub api_key: Option<ApiKeyConfig>,
-    /// JSON Web Tokens.
-    pub jwt: Option<JwtConfig>,
-    /// Roles of which the consumer must have one; with a token, from its claim `roles`.
-    #[serde(default)]
-    pub require_roles: Vec<String>,
-}
-
-/// Where API keys are looked for, and whose they are.
-#[derive(Debug, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct ApiKeyConfig {
-    /// The field that carries the key. Default: x-api-key, if neither query nor cookie is given.
-    pub header: Option<String>,
-    /// The query's parameter that carries the key.
-    pub query: Option<String>,
-    /// The cookie that carries the key.
-    pub cookie: Option<String>,
-    /// Who has a key.
-    pub consumers: Vec<Consumer>,
-}
-
-/// Which tokens are taken.
-#[derive(Debug, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct JwtConfig {
-    /// The keys that sign tokens.
-    pub keys: Vec<KeyConfig>,
-    /// The only issuer (`iss`) taken.
-    pub issuer: Option<String>,
-    /// Audiences, of which a token must be for one.
-    #[serde(default)]
-    pub audience: Vec<String>,
-    /// Seconds by which clocks may differ. Default: 30.
-    pub leeway_seconds: Option<u32>,
-    /// Whether tokens without `exp` are taken. Default: false.
-    #[serde(default)]
-    pub allow_without_expiry: bool,
-    /// Scopes (claim `scope` or `scp`) that a token must have, all of them.
-    #[serde(default)]
-    pub require_scopes: Vec<String>,
-    /// Claims that are passed on, and the fields for them: `{ sub = "x-user" }`.
-    #[serde(default)]
-    pub claims: BTreeMap<String, String>,
-}
-
-/// The field that tells the upstream who asks.
-const CONSUMER: &str = "x-consumer";
-/// The field that tells the upstream what the consumer may be.
-const ROLES: &str = "x-roles";
+/// The method that is named where nobody has shown who he is.
+const ANONYMOUS: &str = "anonymous";
 
 /// The filter.
 #[derive(Debug)]
 pub struct Auth {
-    config: Config,
-    realm: String,
-    keys: Keys,
-    verifiers: Verifiers,
-    rules: Rules,
-    /// Fields that only this filter may set, as they are compared: lower case, hyphens.
-    identity: Vec<String>,
+    methods: Vec<Way>,
+    optional: bool,
+    preflight: bool,
+    skip: Vec<Skip>,
+    require_roles: Vec<String>,
+    outgoing: Outgoing,
+    answers: Answers,
+    networks: Option<Networks>,
+    /// Whether bodies may have to be held against a digest.
+    bodies: bool,
 }
 
-/// Who asks.
-struct Identity {
-    name: String,
-    roles: Vec<String>,
-    fields: Vec<(String, String)>,
+/// A method, ready.
+#[derive(Debug)]
+enum Way {
+    ApiKey(ApiKeys),
+    Basic(Users),
+    Jwt(Tokens),
+    Introspection(Introspection),
+    Signature(Signatures),
+    Certificate(Certificates),
 }
 
-/// Why somebody is not let in.
-enum Refused {
-    /// No credential, or one that can't be read.
-    Missing,
-    /// More credentials than one of a kind: nobody can say which counts.
-    Ambiguous,
-    /// A key that nobody has.
-    UnknownKey,
-    /// A token that does not hold.
-    Token(Rejection),
-    /// Known, but without the role.
-    Role,
-    /// Known, but the token lacks a scope.
-    Scope(String),
+/// Requests that need no credential.
+#[derive(Debug)]
+struct Skip {
+    path: String,
+    /// Whether longer paths are meant too.
+    begins: bool,
+    methods: Vec<String>,
+}
+
+/// What a method said.
+enum Said {
+    /// Its credential is not there.
+    Nothing,
+    /// Somebody is known, and has been passed on. The body is to be held against its digest, if so.
+    Known { body: bool },
+    /// Nobody can say, and that shall do.
+    Anybody,
 }
 
 #[filter(
     name = "auth",
-    description = "Authenticates requests by API key or JSON Web Token and tells the upstream who asks."
+    description = "Authenticates requests by API key, password, token, signature or client certificate and tells the upstream who asks.",
+    optional_http = "to fetch an issuer's keys, and to ask about tokens",
+    optional_store = "to share keys, deny lists and replay windows between workers",
+    optional_env = "to ask about tokens with a client's secret",
+    request_body = "on-hold"
 )]
 impl Filter for Auth {
     type Config = Config;
     type State = ();
 
     fn new(config: Config) -> Result<Self, ConfigError> {
-        if config.api_key.is_none() && config.jwt.is_none() {
-            return Err("nobody could be let in: configure `api-key` or `jwt`".into());
+        Auth::read(config).map_err(ConfigError::from)
+    }
+
+    fn interests(&self, interests: &mut Interests) {
+        if !self.bodies {
+            interests.remove(Phase::RequestBody);
         }
-        let realm = config.realm.clone().unwrap_or_else(|| "api".to_owned());
-        if realm
-            .bytes()
-            .any(|byte| byte.is_ascii_control() || byte == b'"' || byte == b'\\')
-        {
-            return Err("`realm` can't hold quotes, backslashes or control characters".into());
-        }
-        let consumers = config
-            .api_key
-            .as_ref()
-            .map_or(&[][..], |keys| &keys.consumers);
-        let keys = Keys::new(consumers)?;
-        let (verifiers, rules) = match &config.jwt {
-            None => (Verifiers::default(), Rules::default()),
-            Some(jwt) if jwt.keys.is_empty() => {
-                return Err("`jwt.keys` needs at least one key".into());
-            }
-            Some(jwt) => {
-                let rules = Rules {
-                    issuer: jwt.issuer.clone(),
-                    audience: jwt.audience.clone(),
-                    leeway: jwt.leeway_seconds.unwrap_or(30),
-                    allow_without_expiry: jwt.allow_without_expiry,
-                };
-                (Verifiers::new(&jwt.keys)?, rules)
-            }
-        };
-        let mut identity = vec![CONSUMER.to_owned(), ROLES.to_owned()];
-        for name in config.jwt.iter().flat_map(|jwt| jwt.claims.values()) {
-            if name.is_empty()
-                || !name
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            {
-                return Err(format!(
-                    "`jwt.claims`: `{name}` must be a field name of letters, digits and hyphens"
-                )
-                .into());
-            }
-            identity.push(name.to_ascii_lowercase());
-        }
-        Ok(Auth {
-            realm,
-            keys,
-            verifiers,
-            rules,
-            identity,
-            config,
-        })
     }
 
     fn request_head(&self, request: &mut RequestHead, _: &mut ()) -> Flow {
-        self.remove_identity(request);
-        match self.identify(request) {
-            Ok(Some(identity)) => {
-                pass_on(request, &identity);
+        self.outgoing.remove_claimed(request);
+        match self.admit(request) {
+            Ok(Said::Known { body: true }) => Flow::Hold,
+            Ok(Said::Known { body: false }) => Flow::Continue,
+            Ok(Said::Nothing | Said::Anybody) => {
+                self.outgoing
+                    .pass_on(request, &Identity::default(), ANONYMOUS);
                 Flow::Continue
             }
-            Ok(None) => Flow::Continue,
-            Err(refused) => self.refuse(&refused),
+            Err(refused) => self.answers.refuse(request, &refused),
+        }
+    }
+
+    fn request_body(&self, body: &mut RequestBody, _: &mut ()) -> Flow {
+        match signature::check_digest(body.get("content-digest"), &body.read()) {
+            Ok(()) => Flow::Continue,
+            Err(refused) => self.answers.refuse_body(&refused),
         }
     }
 }
 
 impl Auth {
-    /// Takes out what a client says of its own identity, whichever way it is spelled: upstreams that read fields as variables
-    /// take `X_Consumer` and `X-Consumer` for one.
-    fn remove_identity(&self, request: &mut RequestHead) {
-        let claimed: Vec<String> = request
+    fn read(config: Config) -> Result<Self, String> {
+        let namespace = config.store.clone().unwrap_or_else(|| "auth".to_owned());
+        let order = order(&config)?;
+        let methods = order
             .iter()
-            .map(|(name, _)| name)
-            .filter(|name| {
-                let spelled = name.to_ascii_lowercase().replace('_', "-");
-                self.identity.contains(&spelled)
+            .map(|method| way(*method, &config, &namespace))
+            .collect::<Result<Vec<Way>, String>>()?;
+        let networks = config.ip.as_ref().map(Networks::new).transpose()?;
+        let fields = methods
+            .iter()
+            .flat_map(Way::fields)
+            .collect::<Vec<String>>();
+        let skip = config.skip.into_iter().enumerate().map(|(index, skip)| {
+            if !skip.path.starts_with('/') {
+                return Err(format!(
+                    "`skip[{index}].path`: `{}` must begin with `/`",
+                    skip.path
+                ));
+            }
+            let shortened = skip.path.strip_suffix('*');
+            Ok(Skip {
+                begins: shortened.is_some(),
+                path: shortened.unwrap_or(&skip.path).to_owned(),
+                methods: skip.methods,
             })
-            .collect();
-        for name in claimed {
-            let _ = request.remove(&name);
-        }
+        });
+        Ok(Auth {
+            bodies: order.contains(&Method::Signature),
+            optional: config.optional || methods.is_empty(),
+            preflight: config.preflight,
+            skip: skip.collect::<Result<_, String>>()?,
+            require_roles: config.require_roles,
+            outgoing: Outgoing::new(&config.headers, fields.into_iter())?,
+            answers: Answers::new(config.realm, config.answers, &order)?,
+            networks,
+            methods,
+        })
     }
 
-    /// Finds out who asks; none if nobody has to say.
-    fn identify(&self, request: &RequestHead) -> Result<Option<Identity>, Refused> {
-        if let Some(key) = self.api_key(request)? {
-            let consumers = self
-                .config
-                .api_key
-                .as_ref()
-                .map_or(&[][..], |keys| &keys.consumers);
-            let found = self
-                .keys
-                .find(&key)
-                .and_then(|index| consumers.get(index))
-                .ok_or(Refused::UnknownKey)?;
-            self.check_roles(&found.roles)?;
-            return Ok(Some(Identity {
-                name: found.name.clone(),
-                roles: found.roles.clone(),
-                fields: Vec::new(),
-            }));
-        }
-        if let Some(jwt) = &self.config.jwt
-            && let Some(token) = bearer(request)?
+    /// Finds out who asks, and passes it on.
+    fn admit(&self, request: &mut RequestHead) -> Result<Said, Refused> {
+        if let Some(networks) = &self.networks
+            && !networks.admit(&request.client_address())
         {
-            let now = i64::try_from(clock::wall() / 1_000_000_000).unwrap_or(i64::MAX);
-            let claims = self
-                .verifiers
-                .verify(&token, &self.rules, now)
-                .map_err(Refused::Token)?;
-            let roles = texts(claims.get("roles"));
-            let scopes = scopes(&claims);
-            if let Some(scope) = jwt
-                .require_scopes
-                .iter()
-                .find(|scope| !scopes.contains(scope))
-            {
-                return Err(Refused::Scope(scope.clone()));
-            }
-            self.check_roles(&roles)?;
-            let fields = jwt
-                .claims
-                .iter()
-                .filter_map(|(claim, field)| Some((field.clone(), text(claims.get(claim)?)?)))
-                .collect();
-            let name = claims.get("sub").and_then(text).unwrap_or_default();
-            return Ok(Some(Identity {
-                name,
-                roles,
-                fields,
-            }));
+            return Err(Refused::Address);
         }
-        if self.config.optional {
-            Ok(None)
+        if self.is_skipped(request) {
+            return Ok(Said::Nothing);
+        }
+        for way in &self.methods {
+            match self.ask(way, request)? {
+                Said::Nothing => {}
+                said => {
+                    way.hide(request);
+                    return Ok(said);
+                }
+            }
+        }
+        if self.optional {
+            Ok(Said::Nothing)
         } else {
             Err(Refused::Missing)
         }
     }
 
-    fn api_key(&self, request: &RequestHead) -> Result<Option<Vec<u8>>, Refused> {
-        let Some(places) = &self.config.api_key else {
-            return Ok(None);
+    /// Asks one method.
+    fn ask(&self, way: &Way, request: &mut RequestHead) -> Result<Said, Refused> {
+        let known = |identity: &Identity| self.check_roles(identity).map(|()| identity.clone());
+        let (identity, name, body) = match way {
+            Way::ApiKey(keys) => match keys.identify(request, known)? {
+                None => return Ok(Said::Nothing),
+                Some(identity) => (identity?, "api-key", false),
+            },
+            Way::Basic(users) => match users.identify(request)? {
+                None => return Ok(Said::Nothing),
+                Some(identity) => (known(identity)?, "basic", false),
+            },
+            Way::Jwt(tokens) => match tokens.identify(request, known)? {
+                None => return Ok(Said::Nothing),
+                Some(identity) => (identity?, "jwt", false),
+            },
+            Way::Introspection(server) => match server.identify(request, known)? {
+                Found::Nothing => return Ok(Said::Nothing),
+                Found::Anybody => return Ok(Said::Anybody),
+                Found::Of(identity) => (identity?, "introspection", false),
+            },
+            Way::Signature(signatures) => match signatures.identify(request)? {
+                None => return Ok(Said::Nothing),
+                Some(signed) => (known(signed.identity)?, "signature", signed.body),
+            },
+            Way::Certificate(certificates) => match certificates.identify(request)? {
+                None => return Ok(Said::Nothing),
+                Some(identity) => (known(&identity)?, "client-certificate", false),
+            },
         };
-        let default = (places.query.is_none() && places.cookie.is_none()).then_some("x-api-key");
-        let mut found = Vec::new();
-        if let Some(name) = places.header.as_deref().or(default) {
-            found.extend(request.get_all(name));
-        }
-        if let Some(name) = &places.query {
-            found.extend(parameters(&request.query().unwrap_or_default(), name));
-        }
-        if let Some(name) = &places.cookie {
-            for cookies in request.get_all("cookie") {
-                found.extend(cookie(&cookies, name));
-            }
-        }
-        match found.len() {
-            0 | 1 => Ok(found.pop()),
-            _ => Err(Refused::Ambiguous),
-        }
+        self.outgoing.pass_on(request, &identity, name);
+        Ok(Said::Known { body })
     }
 
-    fn check_roles(&self, roles: &[String]) -> Result<(), Refused> {
-        let required = &self.config.require_roles;
-        if required.is_empty() || required.iter().any(|role| roles.contains(role)) {
+    fn check_roles(&self, identity: &Identity) -> Result<(), Refused> {
+        let required = &self.require_roles;
+        if required.is_empty() || required.iter().any(|role| identity.roles.contains(role)) {
             Ok(())
         } else {
             Err(Refused::Role)
         }
     }
 
-    fn refuse(&self, refused: &Refused) -> Flow {
-        let realm = &self.realm;
-        let (status, challenge, text) = match refused {
-            Refused::Missing => (401, Some(self.challenges(None)), "a credential is needed"),
-            Refused::Ambiguous => (400, None, "more than one credential"),
-            Refused::UnknownKey => (
-                401,
-                Some(format!("ApiKey realm=\"{realm}\"")),
-                "the key is not known",
-            ),
-            Refused::Token(rejection) => (
-                401,
-                Some(self.challenges(Some(*rejection))),
-                rejection.reason(),
-            ),
-            Refused::Role => (403, None, "the role is missing"),
-            Refused::Scope(scope) => {
-                let scope: String = scope
-                    .chars()
-                    .filter(|c| c.is_ascii_graphic() && !"\"\\".contains(*c))
-                    .collect();
-                let challenge = format!(
-                    "Bearer realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scope}\""
-                );
-                (403, Some(challenge), "the scope is missing")
-            }
-        };
-        let mut answer = Answer::new(status).field("cache-control", "no-store");
-        if let Some(challenge) = challenge {
-            answer = answer.field("www-authenticate", challenge);
+    /// Whether a request needs no credential.
+    fn is_skipped(&self, request: &RequestHead) -> bool {
+        if self.preflight
+            && request.method() == "OPTIONS"
+            && request.get("origin").is_some()
+            && request.get("access-control-request-method").is_some()
+        {
+            return true;
         }
-        answer.text(&format!("{text}\n")).send()
-    }
-
-    /// What would be taken (RFC 9110 section 11.6.1, RFC 6750 section 3).
-    fn challenges(&self, rejection: Option<Rejection>) -> String {
-        let realm = &self.realm;
-        let bearer = match rejection {
-            None => format!("Bearer realm=\"{realm}\""),
-            Some(rejection) => format!(
-                "Bearer realm=\"{realm}\", error=\"invalid_token\", error_description=\"{}\"",
-                rejection.reason()
-            ),
-        };
-        match (&self.config.jwt, &self.config.api_key) {
-            (Some(_), Some(_)) => format!("{bearer}, ApiKey realm=\"{realm}\""),
-            (Some(_), None) => bearer,
-            (None, _) => format!("ApiKey realm=\"{realm}\""),
+        if self.skip.is_empty() {
+            return false;
         }
-    }
-}
-
-fn pass_on(request: &mut RequestHead, identity: &Identity) {
-    let _ = request.set_property("consumer", &identity.name);
-    let _ = request.set_property("roles", identity.roles.join(","));
-    let mut set = |name: &str, value: &str| {
-        // A claim with control characters in it is left out rather than cut: half a name is another name.
-        if let Err(refusal) = request.set(name, value) {
-            log::warn(&format!("`{name}` could not be passed on: {refusal}"));
-        }
-    };
-    if !identity.name.is_empty() {
-        set(CONSUMER, &identity.name);
-    }
-    if !identity.roles.is_empty() {
-        set(ROLES, &identity.roles.join(","));
-    }
-    for (name, value) in &identity.fields {
-        set(name, value);
-    }
-}
-
-/// The bearer token of the one Authorization field, if that is its scheme.
-fn bearer(request: &RequestHead) -> Result<Option<String>, Refused> {
-    let mut values = request.get_all("authorization");
-    if values.len() > 1 {
-        return Err(Refused::Ambiguous);
-    }
-    let Some(value) = values.pop() else {
-        return Ok(None);
-    };
-    let Ok(value) = String::from_utf8(value) else {
-        return Err(Refused::Token(Rejection::Malformed));
-    };
-    let Some((scheme, token)) = value.split_once(' ') else {
-        return Ok(None);
-    };
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(None);
-    }
-    let token = token.trim();
-    if token.contains([',', ' ']) {
-        return Err(Refused::Ambiguous);
-    }
-    Ok(Some(token.to_owned()))
-}
-
-/// All values of a query's parameter, with `%XX` decoded.
-fn parameters(query: &str, name: &str) -> Vec<Vec<u8>> {
-    query
-        .split('&')
-        .filter_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(key) == name.as_bytes()).then(|| decode(value))
+        let path = request.path();
+        self.skip.iter().any(|skip| {
+            let fits = path == skip.path || (skip.begins && path.starts_with(&skip.path));
+            fits && (skip.methods.is_empty() || skip.methods.contains(&request.method()))
         })
-        .collect()
+    }
 }
 
-fn decode(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        let digits = match (first, tail) {
-            (b'%', [high, low, ..]) => char::from(*high)
-                .to_digit(16)
-                .zip(char::from(*low).to_digit(16)),
-            _ => None,
-        };
-        match digits.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None if *first == b'+' => out.push(b' '),
-            None => out.push(*first),
+impl Way {
+    /// The fields that it fills.
+    fn fields(&self) -> Vec<String> {
+        match self {
+            Way::Jwt(tokens) => tokens.fields().collect(),
+            Way::Introspection(server) => server.fields().collect(),
+            Way::ApiKey(_) | Way::Basic(_) | Way::Signature(_) | Way::Certificate(_) => Vec::new(),
         }
     }
-    out
+
+    /// Takes its credential out of what is forwarded, if that was asked for.
+    fn hide(&self, request: &mut RequestHead) {
+        match self {
+            Way::ApiKey(keys) => keys.hide(request),
+            Way::Basic(users) => users.hide(request),
+            Way::Jwt(tokens) => tokens.hide(request),
+            Way::Introspection(server) => server.hide(request),
+            Way::Signature(_) | Way::Certificate(_) => {}
+        }
+    }
 }
 
-/// All values of a cookie.
-fn cookie(cookies: &[u8], name: &str) -> Vec<Vec<u8>> {
-    cookies
-        .split(|byte| *byte == b';')
-        .filter_map(|pair| {
-            let pair = pair.trim_ascii();
-            let at = pair.iter().position(|byte| *byte == b'=')?;
-            let (key, value) = pair.split_at(at);
-            (key == name.as_bytes()).then(|| value.get(1..).unwrap_or_default().to_vec())
-        })
-        .collect()
-}
-
-/// The scopes of a token: one text with spaces, or a list (RFC 8693 section 4.2).
-fn scopes(claims: &Map<String, Value>) -> Vec<String> {
-    ["scope", "scp"]
-        .iter()
-        .flat_map(|name| texts(claims.get(*name)))
-        .collect()
-}
-
-fn texts(value: Option<&Value>) -> Vec<String> {
-    match value {
-        Some(Value::String(text)) => text.split_whitespace().map(str::to_owned).collect(),
-        Some(Value::Array(list)) => list
+/// The methods in the order in which they are tried.
+fn order(config: &Config) -> Result<Vec<Method>, String> {
+    let there = [
+        (
+            Method::ClientCertificate,
+            "client-certificate",
+            config.client_certificate.is_some(),
+        ),
+        (Method::Signature, "signature", config.signature.is_some()),
+        (Method::Jwt, "jwt", config.jwt.is_some()),
+        (
+            Method::Introspection,
+            "introspection",
+            config.introspection.is_some(),
+        ),
+        (Method::Basic, "basic", config.basic.is_some()),
+        (Method::ApiKey, "api-key", config.api_key.is_some()),
+    ];
+    let all = || there.iter().filter(|(.., there)| *there);
+    if all().next().is_none() && config.ip.is_none() {
+        return Err("nobody could be let in: configure a method (`api-key`, `basic`, `jwt`, `introspection`, `signature`, `client-certificate`) or `ip`".to_owned());
+    }
+    if config.methods.is_empty() {
+        return Ok(all().map(|(method, ..)| *method).collect());
+    }
+    for (method, name, there) in there {
+        let count = config
+            .methods
             .iter()
-            .filter_map(|item| item.as_str().map(str::to_owned))
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// A claim as a field's value: texts and numbers as they are, lists joined, what is nested as JSON.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        Value::Array(list) if list.iter().all(|item| item.is_string() || item.is_number()) => {
-            Some(list.iter().filter_map(text).collect::<Vec<_>>().join(","))
+            .filter(|named| **named == method)
+            .count();
+        match (count, there) {
+            (0, false) | (1, true) => {}
+            (0, true) => {
+                return Err(format!(
+                    "`methods` leaves out `{name}`, which is configured: add it, or remove its table"
+                ));
+            }
+            (1, false) => {
+                return Err(format!(
+                    "`methods` names `{name}`, which is not configured: add its table"
+                ));
+            }
+            _ => return Err(format!("`methods` names `{name}` twice")),
         }
-        other => Some(other.to_string()),
     }
+    Ok(config.methods.clone())
 }
 
+fn way(method: Method, config: &Config, namespace: &str) -> Result<Way, String> {
+    let missing = || "a method that is not configured".to_owned();
+    Ok(match method {
+        Method::ApiKey => {
+            let keys = config.api_key.as_ref().ok_or_else(missing)?;
+            Way::ApiKey(ApiKeys::new(keys, namespace)?)
+        }
+        Method::Basic => Way::Basic(Users::new(
+            config.basic.as_ref().ok_or_else(missing)?,
+            namespace,
+        )?),
+        Method::Jwt => {
+            let jwt = config.jwt.as_ref().ok_or_else(missing)?;
+            Way::Jwt(Tokens::new(jwt, namespace, config.introspection.is_some())?)
+        }
+        Method::Introspection => {
+            let server = config.introspection.as_ref().ok_or_else(missing)?;
+            Way::Introspection(Introspection::new(server)?)
+        }
+        Method::Signature => {
+            let signature = config.signature.as_ref().ok_or_else(missing)?;
+            Way::Signature(Signatures::new(signature, namespace)?)
+        }
+        Method::ClientCertificate => {
+            let certificates = config.client_certificate.as_ref().ok_or_else(missing)?;
+            Way::Certificate(Certificates::new(certificates)?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod page;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! The filter as a whole, on the SDK's mock host.
 
-use super::*;
+use crate::Headers;
 use tidegate_sdk::serde_json::{Value, json};
 use tidegate_sdk::test::{Harness, Request};
+use tidegate_sdk::{CertificateFacts, Phase};
 
 fn headers(config: Value) -> Harness<Headers> {
     Harness::new(config).unwrap()
@@ -66,29 +67,6 @@ fn the_response_is_changed_with_facts_of_the_request() {
 }
 
 #[test]
-fn a_prefix_is_rewritten_at_a_segments_end_only() {
-    for (path, strip, add, expected) in [
-        ("/api/users", Some("/api"), None, Some("/users")),
-        ("/api", Some("/api"), None, Some("/")),
-        ("/apiary", Some("/api"), None, None),
-        ("/users", None, Some("/v1"), Some("/v1/users")),
-        ("/api/users", Some("/api"), Some("/v2"), Some("/v2/users")),
-        ("/", None, Some("/v1"), Some("/v1/")),
-    ] {
-        assert_eq!(
-            rewrite(path, strip, add).as_deref(),
-            expected,
-            "{path} {strip:?} {add:?}"
-        );
-    }
-    let mut harness = headers(json!({"path": {"strip-prefix": "/api/"}}));
-    assert_eq!(
-        harness.request(Request::get("/api/users?x=1")).request.path,
-        "/users"
-    );
-}
-
-#[test]
 fn mistakes_are_told_at_load() {
     for (config, word) in [
         (json!({"request": {"set": {"host": "a"}}}), "`host`"),
@@ -113,5 +91,103 @@ fn mistakes_are_told_at_load() {
             Ok(_) => panic!("{config} was accepted"),
         };
         assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn time_and_the_clients_certificate_are_told() {
+    let mut harness = headers(json!({"response": {"set": {
+        "x-took": "{duration} {duration:s} {duration:us}",
+        "x-who": "{certificate:subject}; {certificate:uri}; {certificate:email|fallback:none}",
+        "x-when": "{time} {time:http}",
+    }}}));
+    let facts = CertificateFacts {
+        subject: "CN=ada".to_owned(),
+        issuer: "CN=authority".to_owned(),
+        serial: "1f".to_owned(),
+        not_before: 0,
+        not_after: 0,
+        sha256: "00".repeat(32),
+        dns_names: Vec::new(),
+        uris: vec!["spiffe://example/ada".to_owned(), "other".to_owned()],
+        emails: Vec::new(),
+        ip_addresses: Vec::new(),
+    };
+    let mut outcome = harness.request(Request::get("/").client_certificate(facts));
+    harness.set_wall(1_767_225_599);
+    harness.advance(std::time::Duration::from_micros(1_234_567));
+    let response = harness.response(&mut outcome, 200, &[], b"");
+    for (name, value) in [
+        ("x-took", "1234 1.234 1234567"),
+        ("x-who", "CN=ada; spiffe://example/ada; none"),
+        ("x-when", "1767225600 Thu, 01 Jan 2026 00:00:00 GMT"),
+    ] {
+        assert_eq!(response.field(name).as_deref(), Some(value), "{name}");
+    }
+}
+
+#[test]
+fn phases_that_nothing_is_done_in_are_not_asked_for() {
+    for (config, request, response) in [
+        (json!({}), false, false),
+        (json!({"request": {"remove": ["x"]}}), true, false),
+        (json!({"path": {"add-prefix": "/a"}}), true, false),
+        (json!({"redirect": {"https": true}}), true, false),
+        (json!({"respond": {"status": 404}}), true, false),
+        (json!({"response": {"remove": ["x"]}}), false, true),
+        (json!({"security": {}}), false, true),
+        (json!({"hide-server": true}), false, true),
+        (json!({"cache-control": {"no-store": true}}), false, true),
+        (json!({"cors": {"origins": "*"}}), true, true),
+        (
+            json!({"cors": {"origins": "*", "pass-preflight": true}}),
+            false,
+            true,
+        ),
+    ] {
+        let interests = headers(config.clone()).interests();
+        assert_eq!(interests.has(Phase::RequestHead), request, "{config}");
+        assert_eq!(interests.has(Phase::ResponseHead), response, "{config}");
+        assert!(!interests.has(Phase::Log), "{config}");
+    }
+}
+
+/// Every key of the schema stands in the documentation, and every mistake of a name is told by the schema already.
+#[test]
+fn every_key_is_documented() {
+    const PAGE: &str = include_str!("../../../docs/filters/headers.md");
+    fn keys(schema: &Value, found: &mut Vec<String>) {
+        match schema {
+            Value::Object(object) => {
+                if let Some(Value::Object(properties)) = object.get("properties") {
+                    found.extend(properties.keys().cloned());
+                    assert_eq!(
+                        object.get("additionalProperties"),
+                        Some(&json!(false)),
+                        "{properties:?}"
+                    );
+                }
+                object.values().for_each(|value| keys(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
+            _ => {}
+        }
+    }
+    let manifest = headers(json!({})).manifest();
+    let mut found = Vec::new();
+    keys(&manifest["config-schema"], &mut found);
+    assert!(found.len() > 80, "{found:?}");
+    for key in found {
+        let named = [
+            format!("`{key}`"),
+            format!("{key} ="),
+            format!("{key}, "),
+            format!(", {key}"),
+            format!("{key} }}"),
+        ];
+        assert!(
+            named.iter().any(|named| PAGE.contains(named)),
+            "`{key}` is not documented"
+        );
     }
 }

@@ -1,271 +1,254 @@
-//! Lets each client, consumer or tenant through so many times, and answers 429 behind that. The buckets are the host's:
-//! exact across all workers.
+//! Limits how much each client, consumer or tenant may ask for: so much in each period, so many requests at a time, or
+//! so much of what responses say that it cost. The buckets are the host's: exact across all workers.
 
+mod answer;
+mod calendar;
+mod config;
+mod decide;
+mod exempt;
 mod key;
-mod rate;
+mod quota;
+mod read;
+mod rule;
+mod tell;
+mod words;
 
-use tidegate_sdk::limiter::{self, Verdict};
+use tidegate_sdk::limiter::Level;
 use tidegate_sdk::prelude::*;
 
-use crate::rate::Period;
-
-/// What the operator configures.
-#[derive(Debug, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Config {
-    /// Requests that may come in each period, once the burst is used up.
-    pub rate: u32,
-    /// The period. Default: second.
-    #[serde(default)]
-    pub per: Period,
-    /// Requests that may come at once. Default: the rate.
-    pub burst: Option<u32>,
-    /// Whose bucket a request takes from. Default: client.
-    #[serde(default)]
-    pub key: KeyKind,
-    /// With `key = "header"`: the field whose value is the key. A request without it counts by its client address.
-    pub header: Option<String>,
-    /// How many bits of an IPv6 address name one client. Default: 64.
-    pub ipv6_prefix: Option<u8>,
-    /// The rule's name in the RateLimit fields. Default: default.
-    pub name: Option<String>,
-}
-
-/// Whose bucket a request takes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ConfigSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeyKind {
-    /// The client's address.
-    #[default]
-    Client,
-    /// A field of the request.
-    Header,
-    /// The consumer that an earlier filter (auth) found; without one, the client's address.
-    Consumer,
-}
+use crate::answer::Look;
+pub use crate::config::Config;
+use crate::config::{Cost, QuotaFields, StoreFailure};
+use crate::decide::{Asked, Decision, ask, bucket, decide, remaining, reset};
+use crate::exempt::Exemption;
+use crate::key::Facts;
+use crate::quota::whole_seconds;
+use crate::rule::{Rule, rules};
+use crate::tell::{Standing, fields};
 
 /// The filter.
 #[derive(Debug)]
 pub struct Limit {
-    config: Config,
-    burst: u32,
-    rate: f64,
-    prefix: u8,
-    name: String,
-    policy: String,
+    rules: Vec<Rule>,
+    exemption: Exemption,
+    look: Look,
+    quota_fields: QuotaFields,
+    store_failure: StoreFailure,
+    /// Whether a rule takes what the response says.
+    charges: bool,
 }
 
-/// What is told with the response.
+/// What is kept of a request until its response.
 #[derive(Debug, Default)]
 pub struct Told {
-    state: Option<String>,
+    /// Where the client stood with the first rule, for which most requests need no memory of their own.
+    first: Option<Seen>,
+    others: Vec<Seen>,
+    owed: Vec<Owed>,
+}
+
+/// Where the client stood with a rule.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    rule: usize,
+    quota: usize,
+    level: Level,
+}
+
+impl Told {
+    fn add(&mut self, seen: Seen) {
+        match self.first {
+            None => self.first = Some(seen),
+            Some(_) => self.others.push(seen),
+        }
+    }
+}
+
+/// A request whose cost is not known yet.
+#[derive(Debug)]
+struct Owed {
+    rule: usize,
+    quota: usize,
+    key: String,
 }
 
 #[filter(
     name = "limit",
-    description = "Limits how often each client, consumer or tenant may ask."
+    description = "Limits how much each client, consumer or tenant may ask for."
 )]
 impl Filter for Limit {
     type Config = Config;
     type State = Told;
 
-    fn new(config: Config) -> Result<Self, ConfigError> {
-        let burst = config.burst.unwrap_or(config.rate);
-        if config.rate == 0 || burst == 0 {
-            return Err("`rate` and `burst` must be at least 1".into());
-        }
-        let prefix = config.ipv6_prefix.unwrap_or(64);
-        if prefix > 128 {
-            return Err("`ipv6-prefix` must be at most 128".into());
-        }
-        if (config.key == KeyKind::Header) != config.header.is_some() {
-            return Err("`key = \"header\"` and `header = \"NAME\"` go together".into());
-        }
-        let name = config.name.clone().unwrap_or_else(|| "default".to_owned());
-        if name.is_empty()
-            || !name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        {
-            return Err("`name` takes letters, digits, hyphens and underscores".into());
-        }
+    fn new(mut config: Config) -> Result<Self, ConfigError> {
+        let rules = rules(&mut config)?;
         Ok(Limit {
-            rate: rate::per_second(config.rate, config.per),
-            policy: rate::policy(&name, burst, config.rate, config.per),
-            burst,
-            prefix,
-            name,
-            config,
+            charges: rules
+                .iter()
+                .any(|rule| matches!(rule.cost, Cost::Response(_))),
+            rules,
+            exemption: Exemption::new(config.exempt.take())?,
+            look: config
+                .answer
+                .take()
+                .map(Look::new)
+                .transpose()?
+                .unwrap_or_default(),
+            quota_fields: config.quota_fields,
+            store_failure: config.store_failure,
         })
     }
 
+    fn interests(&self, interests: &mut Interests) {
+        if self.quota_fields == QuotaFields::None && !self.charges {
+            interests.remove(Phase::ResponseHead);
+        }
+    }
+
     fn request_head(&self, request: &mut RequestHead, told: &mut Told) -> Flow {
-        let verdict = limiter::take(&self.key(request), 1, self.rate, self.burst);
-        let state = self.state(&verdict);
-        if verdict.allowed {
-            told.state = Some(state);
+        let facts = Facts::new(request);
+        if self.exemption.covers(&facts) {
             return Flow::Continue;
         }
-        Answer::new(429)
-            .field(
-                "retry-after",
-                rate::whole_seconds(verdict.retry_after_ns)
-                    .max(1)
-                    .to_string(),
-            )
-            .field("ratelimit-policy", &self.policy)
-            .field("ratelimit", &state)
-            .text("too many requests\n")
-            .send()
+        let (mut one, mut several);
+        let all: &mut [Asked<'_>] = if let [rule] = self.rules.as_slice() {
+            one = ask(0, rule, &facts);
+            one.as_mut_slice()
+        } else {
+            let rules = self.rules.iter().enumerate();
+            several = rules
+                .filter_map(|(index, rule)| ask(index, rule, &facts))
+                .collect::<Vec<_>>();
+            several.as_mut_slice()
+        };
+        match decide(all, self.store_failure) {
+            Decision::Limited => self.refuse(&facts, all),
+            Decision::Unavailable => answer::unavailable().send(),
+            Decision::Pass(wait) => {
+                self.remember(all, told);
+                if wait > 0
+                    && let Err(refusal) = request.delay(wait)
+                {
+                    log::warn(&["a request could not be delayed: ", &refusal.to_string()].concat());
+                }
+                Flow::Continue
+            }
+        }
     }
 
     fn response_head(&self, response: &mut ResponseHead, told: &mut Told) -> Flow {
-        if let Some(state) = told.state.take() {
-            // A head that has no room left goes without.
-            let _ = response.set("ratelimit-policy", &self.policy);
-            let _ = response.set("ratelimit", state);
+        for owed in std::mem::take(&mut told.owed) {
+            let field = match self.rules.get(owed.rule).map(|rule| &rule.cost) {
+                Some(Cost::Response(name)) => response.get(name),
+                _ => None,
+            };
+            if let Some(level) = self.charge(&owed, field.as_deref()) {
+                let seen = told.first.iter_mut().chain(&mut told.others);
+                for seen in seen.filter(|seen| seen.rule == owed.rule) {
+                    seen.level = level;
+                }
+            }
         }
+        fields(self.quota_fields, self.standings(told), |name, value| {
+            // These are lists, to which another filter may have added. A head that has no room left goes without.
+            let _ = match name.starts_with("ratelimit") {
+                true => response.append(name, value),
+                false => response.set(name, value),
+            };
+        });
         Flow::Continue
+    }
+
+    fn log(&self, _: &Ended, told: &mut Told) {
+        // The client went away before there was a response: what it owes is what a response without the field costs.
+        for owed in std::mem::take(&mut told.owed) {
+            self.charge(&owed, None);
+        }
     }
 }
 
 impl Limit {
-    fn key(&self, request: &RequestHead) -> String {
-        let value = match self.config.key {
-            KeyKind::Client => None,
-            KeyKind::Header => self
-                .config
-                .header
-                .as_deref()
-                .and_then(|name| request.get(name))
-                .map(|value| key::value('h', &value)),
-            KeyKind::Consumer => request
-                .property("consumer")
-                .map(|value| key::value('c', &value)),
-        };
-        value.unwrap_or_else(|| key::address(&request.client_address(), self.prefix))
+    /// Keeps what the response phase needs.
+    fn remember(&self, all: &mut [Asked<'_>], told: &mut Told) {
+        if self.quota_fields != QuotaFields::None {
+            all.iter().filter_map(seen).for_each(|seen| told.add(seen));
+        }
+        if self.charges {
+            let owing = all.iter_mut();
+            let owing = owing.filter(|asked| matches!(asked.rule.cost, Cost::Response(_)));
+            told.owed.extend(owing.map(|asked| Owed {
+                rule: asked.index,
+                quota: asked.number,
+                key: std::mem::take(&mut asked.key),
+            }));
+        }
     }
 
-    fn state(&self, verdict: &Verdict) -> String {
-        rate::state(&self.name, verdict.remaining, verdict.reset_after_ns)
+    /// Takes what a request has cost after all, even if that is more than there is.
+    fn charge(&self, owed: &Owed, field: Option<&[u8]>) -> Option<Level> {
+        let rule = self.rules.get(owed.rule)?;
+        let quota = rule.quota(owed.quota)?;
+        let cost = i64::try_from(rule.charge_of(field)).unwrap_or(i64::MAX);
+        if cost == 0 && self.quota_fields == QuotaFields::None {
+            return None;
+        }
+        let bucket = bucket(quota)?;
+        if !rule.shared {
+            return bucket.charge(&owed.key, cost).ok();
+        }
+        let charged = bucket.shared().charge(&owed.key, cost);
+        if charged.is_err() && self.store_failure == StoreFailure::Local {
+            return bucket.charge(&owed.key, cost).ok();
+        }
+        charged.ok()
     }
+
+    fn standings<'a>(&'a self, told: &'a Told) -> impl Iterator<Item = Standing<'a>> + Clone {
+        told.first.iter().chain(&told.others).filter_map(|seen| {
+            let quota = self.rules.get(seen.rule)?.quota(seen.quota)?;
+            Some(Standing {
+                quota,
+                remaining: remaining(quota, seen.level),
+                reset_ns: reset(quota, seen.level),
+            })
+        })
+    }
+
+    /// Answers in place of the upstream, with the wait that all refusing rules ask for.
+    fn refuse(&self, facts: &Facts<'_>, all: &[Asked<'_>]) -> Flow {
+        let over = || all.iter().filter(|asked| asked.is_over());
+        let names: Vec<&str> = over().map(|asked| &*asked.rule.name).collect();
+        let mut answer = self.look.answer(facts, &names);
+        let waits = over().filter_map(|asked| asked.level.map(|level| level.retry_after_ns));
+        // What can never pass is not told to come back.
+        if let Some(wait) = waits.max().filter(|wait| *wait != u64::MAX) {
+            answer = answer.field(
+                "retry-after",
+                itoa::Buffer::new().format(whole_seconds(wait).max(1)),
+            );
+        }
+        let mut told = Told::default();
+        all.iter().filter_map(seen).for_each(|seen| told.add(seen));
+        let mut lines = Vec::new();
+        fields(self.quota_fields, self.standings(&told), |name, value| {
+            lines.push((name, value.to_owned()));
+        });
+        for (name, value) in lines {
+            answer = answer.field(name, value.as_str());
+        }
+        answer.send()
+    }
+}
+
+/// Where a client stands with a rule, if it is told of it.
+fn seen(asked: &Asked<'_>) -> Option<Seen> {
+    let level = asked.level.filter(|_| !asked.rule.dry_run)?;
+    Some(Seen {
+        rule: asked.index,
+        quota: asked.number,
+        level,
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tidegate_sdk::serde_json::json;
-    use tidegate_sdk::test::{Harness, Request};
-
-    fn limit(config: tidegate_sdk::serde_json::Value) -> Harness<Limit> {
-        Harness::new(config).unwrap()
-    }
-
-    fn status(harness: &mut Harness<Limit>, request: Request) -> u16 {
-        harness
-            .request(request)
-            .answer
-            .map_or(200, |answer| answer.status)
-    }
-
-    #[test]
-    fn the_sixth_of_five_is_told_how_long_to_wait() {
-        let mut harness = limit(json!({"rate": 1, "per": "second", "burst": 5}));
-        for _ in 0..5 {
-            assert_eq!(status(&mut harness, Request::get("/")), 200);
-        }
-        let answer = harness.request(Request::get("/")).answer.unwrap();
-        assert_eq!(answer.status, 429);
-        let field = |name: &str| {
-            answer
-                .fields
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, v)| String::from_utf8(v.clone()).unwrap())
-        };
-        assert_eq!(field("retry-after").as_deref(), Some("1"));
-        assert_eq!(field("ratelimit").as_deref(), Some("\"default\";r=0;t=5"));
-        assert_eq!(
-            field("ratelimit-policy").as_deref(),
-            Some("\"default\";q=5;w=5")
-        );
-        harness.advance(Duration::from_secs(1));
-        assert_eq!(status(&mut harness, Request::get("/")), 200);
-        assert_eq!(status(&mut harness, Request::get("/")), 429);
-    }
-
-    #[test]
-    fn clients_headers_and_consumers_have_buckets_of_their_own() {
-        let mut harness = limit(json!({"rate": 1}));
-        assert_eq!(
-            status(&mut harness, Request::get("/").client("192.0.2.1")),
-            200
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").client("192.0.2.2")),
-            200
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").client("192.0.2.1")),
-            429
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").client("2001:db8::1")),
-            200
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").client("2001:db8::2")),
-            429
-        );
-
-        let mut harness = limit(json!({"rate": 1, "key": "header", "header": "x-tenant"}));
-        assert_eq!(
-            status(&mut harness, Request::get("/").field("x-tenant", "a")),
-            200
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").field("x-tenant", "b")),
-            200
-        );
-        assert_eq!(
-            status(&mut harness, Request::get("/").field("x-tenant", "a")),
-            429
-        );
-        assert_eq!(status(&mut harness, Request::get("/")), 200);
-        assert_eq!(status(&mut harness, Request::get("/")), 429);
-    }
-
-    #[test]
-    fn what_was_let_through_is_told_where_it_stands() {
-        let mut harness = limit(json!({"rate": 10, "per": "minute", "name": "api"}));
-        let mut outcome = harness.request(Request::get("/"));
-        let response = harness.response(&mut outcome, 200, &[], b"");
-        let fields: Vec<_> = response
-            .fields
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_slice()))
-            .collect();
-        assert!(
-            fields.contains(&("ratelimit", &b"\"api\";r=9;t=6"[..])),
-            "{fields:?}"
-        );
-    }
-
-    #[test]
-    fn mistakes_are_refused() {
-        for config in [
-            json!({}),
-            json!({"rate": 0}),
-            json!({"rate": 1, "burst": 0}),
-            json!({"rate": 1, "key": "header"}),
-            json!({"rate": 1, "header": "x"}),
-            json!({"rate": 1, "ipv6-prefix": 129}),
-            json!({"rate": 1, "per": "week"}),
-            json!({"rate": 1, "name": "a b"}),
-            json!({"rates": 1}),
-        ] {
-            assert!(Harness::<Limit>::new(config.clone()).is_err(), "{config}");
-        }
-    }
-}
+mod tests;

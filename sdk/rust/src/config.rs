@@ -5,6 +5,7 @@ use serde::de::value::UnitDeserializer;
 
 use crate::filter::ConfigError;
 use crate::schema::ConfigSchema;
+use crate::tables::Tables;
 
 /// Reads a configuration. None at all is `{}`.
 pub(crate) fn read<T: DeserializeOwned + ConfigSchema>(text: &str) -> Result<T, ConfigError> {
@@ -18,7 +19,10 @@ pub(crate) fn read<T: DeserializeOwned + ConfigSchema>(text: &str) -> Result<T, 
             .map_err(|error| error.to_string().into());
     }
     let text = if text.is_empty() { "{}" } else { text };
-    serde_json::from_str(text).map_err(|error| explain(text, &error).into())
+    let mut json = serde_json::Deserializer::from_str(text);
+    T::deserialize(Tables(&mut json))
+        .and_then(|config| json.end().map(|()| config))
+        .map_err(|error| explain(text, &error).into())
 }
 
 /// Whether there is nothing in a configuration: no text, `{}` or `null`.

@@ -12,7 +12,7 @@ pub use wit::Interests as WitInterests;
 #[macro_export]
 macro_rules! __export_filter {
     ($filter:ty) => {
-        #[used]
+        // Without `#[used]`, which would keep the same bytes among the module's data as well.
         #[allow(unsafe_code, reason = "a custom section is data that no code refers to")]
         #[unsafe(link_section = "tidegate:manifest")]
         static SECTION: [u8; <$filter as $crate::Exported>::MANIFEST.len()] =

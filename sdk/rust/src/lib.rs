@@ -96,6 +96,7 @@ pub mod bindings {
     wit_bindgen::generate!({
         path: "../wit",
         world: "filter",
+        ownership: Borrowing { duplicate_if_necessary: false },
         pub_export_macro: true,
         export_macro_name: "export_callbacks",
         default_bindings_module: "tidegate_sdk::bindings",
@@ -112,6 +113,7 @@ mod phase;
 pub mod runtime;
 pub mod schema;
 mod services;
+mod tables;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod test;
 #[doc(hidden)]
@@ -146,8 +148,8 @@ pub use tidegate_sdk_macros::ConfigSchema;
 #[doc(inline)]
 pub use tidegate_sdk_macros::filter;
 pub use views::{
-    Ended, RequestBody, RequestHead, RequestTrailers, ResponseBody, ResponseHead, ResponseTrailers,
-    TlsFacts,
+    CertificateFacts, Ended, RequestBody, RequestHead, RequestTrailers, ResponseBody, ResponseHead,
+    ResponseTrailers, TlsFacts,
 };
 
 /// What nearly every filter needs: `use tidegate_sdk::prelude::*;`. Services other than `log` are named where they are used.

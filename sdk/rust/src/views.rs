@@ -16,6 +16,32 @@ pub struct TlsFacts {
     pub alpn: Option<String>,
 }
 
+/// What a client's certificate says. Names in it are the issuer's word; the proxy has verified in the handshake that it issued
+/// them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The subject's distinguished name as RFC 4514 writes it, most specific part first; may be empty.
+    pub subject: String,
+    /// The issuer's, likewise.
+    pub issuer: String,
+    /// The serial number in lower-case hexadecimal digits, without leading zeros.
+    pub serial: String,
+    /// The first second in which it holds, counted from 1970-01-01T00:00:00Z.
+    pub not_before: i64,
+    /// The last one.
+    pub not_after: i64,
+    /// SHA-256 of the whole certificate (DER), in 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Alternative names of the subject: host names.
+    pub dns_names: Vec<String>,
+    /// URIs, such as SPIFFE ids.
+    pub uris: Vec<String>,
+    /// Mail addresses.
+    pub emails: Vec<String>,
+    /// IP addresses as text.
+    pub ip_addresses: Vec<String>,
+}
+
 /// Facts that every phase shows.
 macro_rules! facts {
     ($view:ident) => {
@@ -50,6 +76,11 @@ macro_rules! facts {
                 host::get(Part::Request, name)
             }
 
+            /// All values of a field of the request, as they stand now.
+            pub fn request_fields(&self, name: &str) -> Vec<Vec<u8>> {
+                host::get_all(Part::Request, name)
+            }
+
             /// The client's IP address as text. Behind a trusted proxy it is the one that the proxy vouches for.
             pub fn client_address(&self) -> String {
                 host::client_address()
@@ -68,6 +99,17 @@ macro_rules! facts {
             /// The client's TLS connection; none if it speaks in the clear.
             pub fn tls(&self) -> Option<TlsFacts> {
                 host::tls()
+            }
+
+            /// The certificate that the client showed on its connection, verified by the proxy; none if it was not asked for one
+            /// or showed none. Behind another proxy it is that proxy's.
+            pub fn client_certificate(&self) -> Option<CertificateFacts> {
+                host::client_certificate()
+            }
+
+            /// Nanoseconds since the request's head was read.
+            pub fn elapsed(&self) -> u64 {
+                host::elapsed()
             }
 
             /// The name of the route that was chosen: its `name`, or its host and path as configured.
@@ -206,6 +248,22 @@ macro_rules! request_line {
             /// [`Refusal::InvalidValue`] for a character that may not stand there.
             pub fn set_query(&mut self, query: Option<&str>) -> Result<(), Refusal> {
                 host::set_query(query)
+            }
+        }
+    };
+}
+
+/// Time, as long as the request is on its way in.
+macro_rules! delay {
+    ($view:ident) => {
+        impl $view {
+            /// Lets the exchange wait for so many milliseconds when this callback has returned, before what it decided is done.
+            /// Other exchanges do not wait. A second call replaces the first, and 0 takes it back.
+            ///
+            /// # Errors
+            /// [`Refusal::TooLarge`] over 60 s in all for one exchange and all of its filters; nothing waits then.
+            pub fn delay(&mut self, milliseconds: u32) -> Result<(), Refusal> {
+                host::delay(milliseconds)
             }
         }
     };
@@ -454,6 +512,8 @@ fields!(ResponseHead, Part::Response);
 fields!(ResponseTrailers, Part::ResponseTrailers);
 request_line!(RequestHead);
 request_line!(RequestBody);
+delay!(RequestHead);
+delay!(RequestBody);
 piece!(RequestBody);
 piece!(ResponseBody);
 head_of_body!(RequestBody, Part::Request);

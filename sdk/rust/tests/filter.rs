@@ -40,6 +40,7 @@ mod diary {
         version = "1.2.3",
         store = "to keep it",
         http = "to send it",
+        optional_env = "to sign it",
         request_body = "whole",
         limit = 8,
         overflow = "stream",
@@ -202,7 +203,8 @@ fn the_manifest_says_what_the_macro_and_the_types_say() {
     );
     assert_eq!(
         manifest["capabilities"],
-        json!([{"kind": "store", "why": "to keep it"}, {"kind": "http", "why": "to send it"}])
+        json!([{"kind": "store", "why": "to keep it"}, {"kind": "http", "why": "to send it"},
+            {"kind": "env", "optional": true, "why": "to sign it"}])
     );
     assert_eq!(
         manifest["limits"],

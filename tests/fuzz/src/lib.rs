@@ -35,10 +35,15 @@ impl Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 5] = [
+pub const TARGETS: [Target; 10] = [
+    targets::auth_basic::TARGET,
+    targets::auth_keys::TARGET,
+    targets::auth_token::TARGET,
     targets::configuration::TARGET,
     targets::forwarding::TARGET,
     targets::framing::TARGET,
+    targets::header_replace::TARGET,
+    targets::header_template::TARGET,
     targets::host_calls::TARGET,
     targets::route::TARGET,
 ];

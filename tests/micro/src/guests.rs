@@ -114,6 +114,7 @@ pub(crate) fn filters(
         let services = WorkerServices {
             http: Rc::new(Nobody),
             give_way: || Box::pin(std::future::ready(())),
+            sleep: |_| Box::pin(std::future::ready(())),
         };
         module.on_worker(&services).expect("a filter that starts")
     };

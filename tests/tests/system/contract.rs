@@ -622,6 +622,135 @@ conformance! {
 }
 
 conformance! {
+    async fn buckets_are_taken_from_looked_at_and_charged(probe: Probe) {
+        let upstream = Upstream::echo().await;
+        let gateway = probe.before(&upstream).start().await;
+        for place in ["local", "shared"] {
+            let commands = [
+                ("try-take {} a 1 3/1/86400000", "true 2"),
+                ("peek {} a 2 3/1/86400000", "true 0"),
+                ("peek {} a 3 3/1/86400000", "false 2"),
+                ("try-take {} a 3 3/1/86400000", "false 2"),
+                ("charge {} a 10 3/1/86400000", "false 0"),
+                ("charge {} a -8 3/1/86400000", "true 0"),
+                ("charge {} a -100 3/1/86400000", "true 3"),
+                ("try-take {} a 4 3/1/86400000", "false 3"),
+                // A quota that ends in some centuries, and one that has ended.
+                ("try-take {} q 4 5@9000000000000", "true 1"),
+                ("try-take {} q 2 5@9000000000000", "false 1"),
+                ("try-take {} p 5 5@1", "true 0"),
+                ("try-take {} p 5 5@1", "true 0"),
+                ("try-take {} a 1 0/1/1", "Invalid"),
+                ("try-take {} a 1 1/1/0", "Invalid"),
+                ("take-all {} x 1 2/1/86400000 y 1 1/1/86400000", "true 1, true 0"),
+                ("take-all {} x 1 2/1/86400000 y 1 1/1/86400000", "true 1, false 0"),
+                ("peek {} x 1 2/1/86400000", "true 0"),
+            ];
+            let commands: Vec<_> = commands
+                .iter()
+                .map(|(command, result)| (format!("request-head {}", command.replace("{}", place)), *result))
+                .collect();
+            let commands: Vec<_> = commands.iter().map(|(command, result)| (command.as_str(), *result)).collect();
+            gives(&gateway, &commands).await;
+        }
+    }
+}
+
+conformance! {
+    async fn several_workers_take_from_one_bucket_exactly(probe: Probe) {
+        let upstream = Upstream::echo().await;
+        let gateway = probe.before(&upstream).workers(2).start().await;
+        let asks = (0..10).map(|_| async {
+            let mut client = gateway.http1().await;
+            let mut allowed = 0;
+            for _ in 0..20 {
+                let commands = "request-head take-all shared key 1 50/1/86400000 other 2 1000/1/86400000";
+                let reply = client.send(told(commands)).await;
+                allowed += usize::from(results(&reply)[0].starts_with("true"));
+            }
+            allowed
+        });
+        let allowed: usize = join_all(asks).await.into_iter().sum();
+        assert_eq!(allowed, 50);
+        gives(&gateway, &[("request-head peek shared other 0 1000/1/86400000", "true 900")]).await;
+    }
+}
+
+conformance! {
+    async fn requests_are_in_flight_until_they_end_in_whatever_way(probe: Probe) {
+        let release = Arc::new(Semaphore::new(0));
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let shared = (Arc::clone(&release), Arc::clone(&arrived));
+        let slow = Upstream::serve(move |request| {
+            let (release, arrived) = shared.clone();
+            async move {
+                if request.field("x-slow").is_some() {
+                    arrived.fetch_add(1, Ordering::SeqCst);
+                    release.acquire().await.unwrap().forget();
+                }
+                Response::new(full("at last"))
+            }
+        })
+        .await;
+        let gateway = probe.with(&slow.url(), "", "\"main\"").workers(2).start().await;
+        let twice = "request-head enter local k 2; request-head enter local k 2; request-head set x-slow 1";
+        let once = "request-head enter local k 2";
+        // One waits for its answer, and so does another, whose client leaves.
+        let mut first = gateway.http1().await;
+        let first = tokio::spawn(async move { first.send(told(twice)).await });
+        until("the first", async || arrived.load(Ordering::SeqCst) == 1).await;
+        let mut leaves = gateway.wire().await;
+        leaves.send(format!("GET / HTTP/1.1\r\nhost: a\r\nx-probe: {twice}\r\n\r\n")).await;
+        until("the second", async || arrived.load(Ordering::SeqCst) == 2).await;
+        gives(&gateway, &[
+            ("request-head enter local k 2", "false 2"),
+            ("request-head enter shared k 1", "true 1"),
+            ("request-head enter local other 1", "true 1"),
+            ("response-head enter local k 2", "NotNow"),
+        ]).await;
+        leaves.reset();
+        until("its place", async || results(&gateway.send(told(once)).await)[0] == "true 2").await;
+        // A filter that fails takes no place with it.
+        let trapped = gateway.send(told("request-head enter local k 9; request-head trap")).await;
+        assert!(trapped.status.is_server_error());
+        gives(&gateway, &[(once, "true 2")]).await;
+        release.add_permits(2);
+        let reply = first.await.unwrap();
+        assert_eq!(results(&reply)[..2], ["true 1", "true 1"]);
+        until("all places", async || results(&gateway.send(told(once)).await)[0] == "true 1").await;
+    }
+}
+
+conformance! {
+    async fn a_request_that_is_delayed_waits_and_others_do_not(probe: Probe) {
+        let upstream = Upstream::echo().await;
+        let gateway = probe.before(&upstream).workers(1).start().await;
+        let began = std::time::Instant::now();
+        let delayed = gateway.send(told(
+            "request-head delay 60001; request-head delay 400; response-head elapsed; response-head delay 1"
+        ));
+        let others = async {
+            let mut client = gateway.http1().await;
+            for _ in 0..10 {
+                client.send(told("request-head method")).await;
+            }
+            began.elapsed()
+        };
+        let (reply, others) = futures_util::future::join(delayed, others).await;
+        let results = results(&reply);
+        assert_eq!((results[0], results[1]), ("TooLarge", "ok"));
+        assert!(results[2].parse::<u64>().unwrap() >= 400_000_000, "{results:?}");
+        assert!(began.elapsed() >= std::time::Duration::from_millis(400));
+        assert!(others < began.elapsed(), "{others:?}");
+        // An answer waits too, and what comes after a body.
+        let began = std::time::Instant::now();
+        let reply = gateway.send(told("request-head delay 200; request-head answer 401")).await;
+        assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+        assert!(began.elapsed() >= std::time::Duration::from_millis(200));
+    }
+}
+
+conformance! {
     async fn only_granted_variables_are_read(probe: Probe) {
         let upstream = Upstream::echo().await;
         let gateway = probe

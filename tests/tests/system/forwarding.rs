@@ -198,6 +198,58 @@ async fn strangers_do_not_say_who_they_are() {
     assert!(forwarded.contains("proto=http"), "{forwarded}");
 }
 
+/// A certificate that somebody else looked at: whoever is not trusted can't speak of one, in whatever spelling, over
+/// either protocol, in the head or behind the body; a trusted proxy can.
+#[tokio::test]
+async fn strangers_do_not_show_certificates_of_others() {
+    let upstream = Upstream::echo().await;
+    let lies = [
+        ("x-client-cert", "MIIB"),
+        ("X-Client-Cert-Subject", "CN=root"),
+        ("X_Client_Cert_Verified", "SUCCESS"),
+        ("x-client_cert", "MIIB"),
+        ("x-forwarded-client-cert", "Hash=00;Subject=root"),
+        ("x_forwarded_client_cert", "Hash=00;Subject=root"),
+        ("x-ssl-client-verify", "SUCCESS"),
+        ("ssl_client_s_dn", "CN=root"),
+        ("client-cert", ":MIIB:"),
+        ("client-cert-chain", ":MIIB:"),
+    ];
+    let told = |seen: &Echo| {
+        let names = seen.fields.iter().map(|(name, _)| name.replace('_', "-"));
+        names
+            .filter(|name| name.contains("cert") || name.contains("ssl"))
+            .count()
+    };
+    for spelling in ["drop", "allow"] {
+        let server = format!("underscores = \"{spelling}\"");
+        let gateway = Setup::before(&upstream).server(&server).start().await;
+        let seen = gateway.send(get_with("/", &lies)).await.echo();
+        assert_eq!(told(&seen), 0, "{spelling}: {seen:?}");
+        let mut http2 = gateway.http2().await;
+        let seen = http2.send(get_with("/", &lies)).await.echo();
+        assert_eq!(told(&seen), 0, "{spelling}: {seen:?}");
+        let mut wire = gateway.wire().await;
+        let seen = echo_of(
+            &mut wire,
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\
+             Trailer: X-Client-Cert, X_Client_Cert, X-Own\r\n\r\n\
+             0\r\nX-Client-Cert: MIIB\r\nX_Client_Cert: MIIB\r\nX-Own: 1\r\n\r\n",
+        )
+        .await;
+        let trailers = format!("{:?}", seen.trailers);
+        assert!(trailers.contains("x-own"), "{spelling}: {trailers}");
+        assert!(!trailers.contains("cert"), "{spelling}: {trailers}");
+    }
+    let gateway = Setup::before(&upstream)
+        .server("trusted-proxies = [\"127.0.0.0/8\"]")
+        .start()
+        .await;
+    let seen = gateway.send(get_with("/", &lies)).await.echo();
+    assert_eq!(seen.field("x-client-cert"), Some("MIIB"));
+    assert_eq!(told(&seen), 6, "{seen:?}");
+}
+
 #[tokio::test]
 async fn a_trusted_proxy_is_believed_and_added_to() {
     let upstream = Upstream::echo().await;

@@ -40,6 +40,15 @@ mod refused_heads;
 /// What the client is sent, byte for byte, when an upstream does.
 mod answers;
 
+/// Listening sockets that outlive the process.
+mod handover;
+
+/// Balancers in front that say for whom they speak before anything else.
+mod proxy_protocol;
+
+/// How long others of a worker wait while a guest runs to its bound.
+mod stalls;
+
 /// HTTP/2 downstream and upstream.
 mod http2;
 
@@ -121,8 +130,20 @@ mod promises;
 /// The native contract from end to end, for both carriers.
 mod contract;
 
+/// `auth`, whose issuers and servers are upstreams.
+mod auth;
+
 /// The filters that ship.
 mod shipped;
+
+/// The filter `headers` in all its parts, over real connections.
+mod shipped_headers;
+
+/// The recipes of `docs/filters/`.
+mod recipes;
+
+/// What the shipped limit does over real connections.
+mod limit;
 
 /// Each folder of `examples/`, run as its README says.
 mod examples;

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::future::join_all;
 use http::StatusCode;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
@@ -14,7 +13,6 @@ use tidegate_tests::client::{Reply, get_with, post};
 use tidegate_tests::gateway::{Gateway, Setup};
 use tidegate_tests::guests::{Carrier, plugin};
 use tidegate_tests::upstream::Upstream;
-use tidegate_tests::wait::until;
 
 /// One shipped filter on everything, with the tables of its configuration.
 fn shipped(upstream: &Upstream, name: &str, config: &str) -> Setup {
@@ -280,61 +278,6 @@ async fn auth_checks_signatures_of_public_keys() {
     let signature = ring::hmac::sign(&key, text.as_bytes());
     let token = format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature));
     assert_eq!(bearer(&gateway, &token).await, Err(401));
-}
-
-// --- limit ---
-
-#[tokio::test]
-async fn limit_lets_a_burst_through_and_tells_when_to_come_back() {
-    let upstream = Upstream::echo().await;
-    let config = "[filter.limit.config]\nrate = 1\nper = \"hour\"\nburst = 3\nname = \"api\"";
-    let gateway = shipped(&upstream, "limit", config).workers(2).start().await;
-    for left in [2, 1, 0] {
-        let reply = ask(&gateway, &[]).await;
-        assert_eq!(reply.status, StatusCode::OK);
-        let shown = reply.field("ratelimit").unwrap();
-        assert!(shown.starts_with(&format!("\"api\";r={left}")), "{shown}");
-        assert!(reply.field("ratelimit-policy").unwrap().contains("q=3"));
-    }
-    let reply = ask(&gateway, &[("x-forwarded-for", "9.9.9.9")]).await;
-    assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS);
-    let wait: u64 = reply.field("retry-after").unwrap().parse().unwrap();
-    assert!((3500..=3600).contains(&wait), "{wait}");
-    assert!(reply.field("ratelimit").unwrap().contains("r=0"));
-    assert_eq!(upstream.requests(), 3);
-}
-
-#[tokio::test]
-async fn limit_is_exact_across_workers() {
-    let upstream = Upstream::echo().await;
-    let config = "[filter.limit.config]\nrate = 1\nper = \"day\"\nburst = 40";
-    let gateway = shipped(&upstream, "limit", config).workers(2).start().await;
-    let clients = (0..8).map(|_| async {
-        let mut client = gateway.http1().await;
-        let mut passed = 0;
-        for _ in 0..15 {
-            let reply = client.send(get_with("/", &[])).await;
-            passed += usize::from(reply.status == StatusCode::OK);
-        }
-        passed
-    });
-    let passed: usize = join_all(clients).await.into_iter().sum();
-    assert_eq!((passed, upstream.requests()), (40, 40));
-}
-
-#[tokio::test]
-async fn limit_counts_by_field_and_fills_up_again() {
-    let upstream = Upstream::echo().await;
-    let config =
-        "[filter.limit.config]\nrate = 10\nburst = 1\nkey = \"header\"\nheader = \"x-tenant\"";
-    let gateway = shipped(&upstream, "limit", config).start().await;
-    let status = async |tenant: &str| ask(&gateway, &[("x-tenant", tenant)]).await.status;
-    assert_eq!(status("a").await, StatusCode::OK);
-    assert_eq!(status("b").await, StatusCode::OK);
-    until("a token for a", async || {
-        status("a").await == StatusCode::OK
-    })
-    .await;
 }
 
 // --- headers ---

@@ -41,7 +41,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut manifests: Vec<PathBuf> = programs::find(workspace)?
         .into_iter()
         .filter_map(|program| match program.source {
-            Source::Cargo { workspace, .. } => Some(workspace),
+            Source::Cargo(library) => Some(library.workspace),
             Source::C(_) => None,
         })
         .filter(|manifest| *manifest != root.join("Cargo.toml"))

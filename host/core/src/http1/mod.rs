@@ -4,3 +4,4 @@
 pub mod framing;
 pub mod line;
 pub mod outgoing;
+pub mod spare;

@@ -2,7 +2,7 @@
 //! no socket.
 
 use bytes::Bytes;
-use http::header::HeaderMap;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// A piece up to this size goes out in one buffer with what stands around it.
 const SMALL: usize = 1024;
@@ -134,11 +134,18 @@ impl Outgoing {
 /// Writes fields and the empty line behind them.
 pub fn fields(out: &mut Vec<u8>, fields: &HeaderMap) {
     for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        field(out, name, value);
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a field's line.
+pub fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -182,8 +189,8 @@ mod tests {
         outgoing.end(frames, None).unwrap();
         assert_eq!(written(&mut outgoing), "0\r\n\r\n");
         let trailers = HeaderMap::from_iter([(
-            http::HeaderName::from_static("sum"),
-            http::HeaderValue::from_static("1"),
+            HeaderName::from_static("sum"),
+            HeaderValue::from_static("1"),
         )]);
         outgoing.end(frames, Some(&trailers)).unwrap();
         assert_eq!(written(&mut outgoing), "0\r\nsum: 1\r\n\r\n");

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use http::Method;
 use tidegate_core::clock;
+use tidegate_core::http1::spare;
 use tokio::time::Instant;
 
 use self::link::Link;
@@ -98,7 +99,8 @@ pub(crate) async fn serve(
             let mut wire = link.wire.borrow_mut();
             connection.signals.take_interim(wire.out.heads());
             let (frames, keeps) = response::head(&mut wire.out, &response, asked);
-            let body = response.into_body();
+            let (parts, body) = response.into_parts();
+            spare::give(parts.headers);
             (Sending::new(body, frames, &mut wire.out), keeps)
         };
         match poll_fn(|cx| sending.poll(&link, cx)).await {

@@ -5,11 +5,11 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version, request};
 use memchr::memchr;
 use tidegate_core::http1::framing::{Framing, FramingError};
-use tidegate_core::http1::line;
+use tidegate_core::http1::{line, spare};
 
 use crate::answer::ClientFault;
 use crate::settings::Limits;
@@ -247,7 +247,7 @@ impl Known {
         parts.method = Method::from_bytes(method).map_err(|_| ClientFault::UnknownMethod)?;
         parts.uri = Uri::from_maybe_shared(bytes.slice(line.target.clone()))
             .map_err(|_| ClientFault::Path)?;
-        parts.headers = HeaderMap::with_capacity(fields.len());
+        parts.headers = spare::take();
         for field in fields {
             let name = bytes.get(field.name.clone()).unwrap_or_default();
             let name = HeaderName::from_bytes(name).map_err(|_| ClientFault::Head)?;

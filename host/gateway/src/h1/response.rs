@@ -31,8 +31,6 @@ pub(super) struct Asked {
 /// A response's head is written. Says how the body is framed, and whether the connection goes on behind it.
 pub(super) fn head(out: &mut Outgoing, response: &Response<Body>, asked: Asked) -> (Frames, bool) {
     let status = response.status();
-    let fields = response.headers();
-    let body = response.body();
     let is_11 = asked.version == Version::HTTP_11;
     let line: &[u8] = if is_11 { b"HTTP/1.1 " } else { b"HTTP/1.0 " };
     let out = out.heads();
@@ -42,18 +40,24 @@ pub(super) fn head(out: &mut Outgoing, response: &Response<Body>, asked: Asked) 
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let connection = fields.get(header::CONNECTION);
-    let closes = connection.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
-    let mut keeps = asked.keeps && !closes;
+    let mut keeps = asked.keeps;
+    let (mut announced, mut has_connection, mut has_date) = (None, false, false);
+    for (name, value) in response.headers() {
+        if *name == header::CONTENT_LENGTH {
+            // Whoever set it has set a number.
+            announced = Some(value.to_str().map_or(0, |text| text.parse().unwrap_or(0)));
+        } else if *name == header::CONNECTION {
+            has_connection = true;
+            keeps &= !value.as_bytes().eq_ignore_ascii_case(b"close");
+        } else if *name == header::DATE {
+            has_date = true;
+        }
+        outgoing::field(out, name, value);
+    }
     let bodiless = asked.is_head
         || status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    // Whoever set one has set a number.
-    let announced = fields.get(header::CONTENT_LENGTH);
-    let announced =
-        announced.map(|value| value.to_str().map_or(0, |text| text.parse().unwrap_or(0)));
-    let exact = body.size_hint().exact();
-    let frames = match (bodiless, announced, exact) {
+    let frames = match (bodiless, announced, response.body().size_hint().exact()) {
         (true, ..) => Frames::Length(0),
         (false, Some(length), _) => Frames::Length(length),
         (false, None, Some(length)) => {
@@ -72,17 +76,17 @@ pub(super) fn head(out: &mut Outgoing, response: &Response<Body>, asked: Asked) 
             Frames::UntilClose
         }
     };
-    if connection.is_none() {
+    if !has_connection {
         match (keeps, is_11) {
             (false, true) => out.extend_from_slice(b"connection: close\r\n"),
             (true, false) => out.extend_from_slice(b"connection: keep-alive\r\n"),
             _ => {}
         }
     }
-    if !fields.contains_key(header::DATE) {
+    if !has_date {
         date(out);
     }
-    outgoing::fields(out, fields);
+    out.extend_from_slice(b"\r\n");
     (frames, keeps)
 }
 

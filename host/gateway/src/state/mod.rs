@@ -1,5 +1,7 @@
 //! State that filters share across workers, in memory: a key-value store and token buckets.
 
+mod bucket;
+mod in_flight;
 mod limiter;
 mod store;
 
@@ -26,10 +28,26 @@ impl<T: Default> Sharded<T> {
 
     /// The part that a key belongs to.
     fn lock(&self, space: &str, key: &str) -> Option<MutexGuard<'_, T>> {
-        let hash = self.hasher.hash_one((space, key));
-        let index = usize::try_from(hash % self.shards.len() as u64).unwrap_or(0);
+        self.part(self.hash(space, key))
+    }
+
+    fn hash(&self, space: &str, key: &str) -> u64 {
+        self.hasher.hash_one((space, key))
+    }
+
+    fn index(&self, hash: u64) -> usize {
+        index(hash, self.shards.len())
+    }
+
+    /// The part of a key's hash.
+    fn part(&self, hash: u64) -> Option<MutexGuard<'_, T>> {
         self.shards
-            .get(index)
+            .get(self.index(hash))
             .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Which of `count` parts a hash belongs to.
+fn index(hash: u64, count: usize) -> usize {
+    usize::try_from(hash % (count.max(1) as u64)).unwrap_or(0)
 }

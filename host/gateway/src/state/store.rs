@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidegate_core::clock::Clock;
+use tidegate_core::metrics::{Counter, Owner, Registry};
 use tidegate_core::services::{MAX_STORE_KEY, MAX_STORE_VALUE, Store, StoreError};
 
 use super::Sharded;
@@ -26,6 +27,9 @@ pub struct MemoryStore {
     bound: usize,
     /// Bytes that one part may hold of a namespace, for those that have a bound.
     bounds: RwLock<HashMap<String, usize>>,
+    /// Where evictions are counted, and those counters that there are, by namespace. Operators grant these one by one.
+    registry: Option<Arc<Registry>>,
+    evictions: RwLock<HashMap<String, Counter>>,
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +64,43 @@ impl MemoryStore {
             shards: Sharded::new(SHARDS),
             bound: bytes / SHARDS,
             bounds: RwLock::default(),
+            registry: None,
+            evictions: RwLock::default(),
+        }
+    }
+
+    /// The same store, whose evictions are among the figures.
+    #[must_use]
+    pub fn counted_in(self, registry: Arc<Registry>) -> Self {
+        MemoryStore {
+            registry: Some(registry),
+            ..self
+        }
+    }
+
+    /// A value of this namespace had to go.
+    fn evicted(&self, space: &str) {
+        let Some(registry) = &self.registry else {
+            return;
+        };
+        let evictions = self
+            .evictions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(counter) = evictions.get(space) {
+            return counter.increment();
+        }
+        drop(evictions);
+        let help = "Values of the store that had to go for newer ones, by namespace.";
+        let labels = [("namespace", space)];
+        let name = "tidegate_store_evictions_total";
+        if let Ok(counter) = registry.counter(Owner::Process, name, help, &labels) {
+            counter.increment();
+            let mut evictions = self
+                .evictions
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
+            evictions.insert(space.to_owned(), counter);
         }
     }
 
@@ -97,9 +138,15 @@ impl MemoryStore {
         };
         if over(&shard, SMALLEST_BOUND) {
             let bound = self.bound_of(space);
-            while over(&shard, bound) && shard.evict(space) {}
+            while over(&shard, bound) && shard.evict(space) {
+                self.evicted(space);
+            }
         }
-        while shard.bytes > self.bound && shard.evict_any() {}
+        while shard.bytes > self.bound
+            && let Some(space) = shard.evict_any()
+        {
+            self.evicted(&space);
+        }
         result
     }
 }
@@ -144,17 +191,15 @@ impl Shard {
         true
     }
 
-    /// Removes what was touched longest ago. There are few namespaces: operators grant them one by one.
-    fn evict_any(&mut self) -> bool {
+    /// Removes what was touched longest ago, and says in which namespace. There are few: operators grant them one by one.
+    fn evict_any(&mut self) -> Option<Arc<str>> {
         let oldest = self
             .spaces
             .iter()
             .filter_map(|(name, space)| Some((*space.by_touch.first_key_value()?.0, name)))
             .min();
-        let Some(name) = oldest.map(|(_, name)| Arc::clone(name)) else {
-            return false;
-        };
-        self.evict(&name)
+        let name = oldest.map(|(_, name)| Arc::clone(name))?;
+        self.evict(&name).then_some(name)
     }
 
     /// Drops an entry whose touch is gone already.
@@ -337,7 +382,9 @@ mod tests {
 
     #[test]
     fn a_full_namespace_gives_up_its_own_values_and_no_others() {
+        let registry = Arc::new(Registry::new());
         let (_, store) = store(64 << 20);
+        let store = store.counted_in(Arc::clone(&registry));
         store.bound("flood", 4 << 20);
         for n in 0..1000 {
             store
@@ -356,6 +403,19 @@ mod tests {
             .map(|n| store.shards.shards[n].lock().unwrap().spaces["flood"].bytes)
             .sum();
         assert!((3 << 20..=4 << 20).contains(&held), "{held}");
+        let left: usize = (0..SHARDS)
+            .map(|n| {
+                store.shards.shards[n].lock().unwrap().spaces["flood"]
+                    .entries
+                    .len()
+            })
+            .sum();
+        let evicted = registry.read("namespace", "flood");
+        assert!(
+            (evicted[0].value - (20_000 - left) as f64).abs() < 0.5,
+            "{evicted:?}"
+        );
+        assert!(registry.read("namespace", "quiet").is_empty());
         assert_eq!(store.get("flood", "k0"), Ok(None));
         assert!(store.get("flood", "k19999").unwrap().is_some());
     }

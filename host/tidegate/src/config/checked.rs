@@ -57,6 +57,8 @@ pub(crate) struct Server {
     pub(crate) dns_refresh: Duration,
     /// Peers whose forwarding fields are believed.
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Peers whose connections begin with a head of the PROXY protocol.
+    pub(crate) proxy_protocol: Vec<IpNet>,
     /// Where a line a request goes; none: nowhere.
     pub(crate) access_log: Option<AccessLog>,
     /// What to do with field names that have an underscore.
@@ -217,6 +219,9 @@ pub(crate) struct Upstream {
     pub(crate) keep_alive: Duration,
     /// How long a connection is used in all.
     pub(crate) max_age: Duration,
+    /// Bytes and fields of a response's head.
+    pub(crate) max_head: usize,
+    pub(crate) max_fields: usize,
     /// How `https` endpoints are checked.
     pub(crate) tls: UpstreamTls,
 }

@@ -58,6 +58,7 @@ fn server(server: &Server) -> Value {
         "drain-timeout": Time(server.drain_timeout),
         "dns-refresh": Time(server.dns_refresh),
         "trusted-proxies": server.trusted_proxies,
+        "proxy-protocol": server.proxy_protocol,
         "access-log": server.access_log.as_ref().map(|log| json!({
             "format": match log.format { AccessFormat::Text => "text", AccessFormat::Json => "json" },
             "path": log.path.as_ref().map_or("-".into(), |path| path.display().to_string()),
@@ -105,6 +106,8 @@ fn upstream(upstream: &Upstream) -> Value {
         "idle-connections": upstream.idle_connections,
         "keep-alive": Time(upstream.keep_alive),
         "max-age": Time(upstream.max_age),
+        "max-head": Size(upstream.max_head as u64),
+        "max-fields": upstream.max_fields,
         "tls": {
             "own-authorities": upstream.tls.authorities.as_ref().map(Vec::len),
             "server-name": upstream.tls.server_name,

@@ -58,10 +58,16 @@ pub(crate) struct Server {
     /// connection, and connections to addresses that went are given up; while there is no good answer, the last one
     /// stays in use. How long an answer is said to hold (its TTL) does not count. From 1 s to 1 day.
     pub(crate) dns_refresh: Time,
-    /// Networks of the proxies in front whose `X-Forwarded-*` and `Forwarded` fields are believed and appended to.
-    /// Those of any other peer are replaced.
+    /// Networks of the proxies in front whose word on the client is believed and added to: `X-Forwarded-*`, `Forwarded`,
+    /// `X-Real-IP`, and fields of certificates (`X-Client-Cert*`, `Client-Cert`, `X-SSL-Client-*`). Those of any other
+    /// peer are taken out, however they are spelled.
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
     pub(crate) trusted_proxies: Vec<String>,
+    /// Networks of the balancers in front that speak the PROXY protocol (version 1 or 2): their connections must begin
+    /// with its head, on every listener and before TLS, and the client is whom it names. One that does not is closed,
+    /// and so is one whose head takes longer than `handshake-timeout`. From any other peer, such a head is a bad request.
+    #[schemars(extend("examples" = [["10.0.0.0/8"]]))]
+    pub(crate) proxy_protocol: Vec<String>,
     /// One line a request. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) access_log: Option<AccessLog>,
@@ -158,7 +164,7 @@ pub(crate) struct Limits {
     /// How long nothing may come of a request's body (past it: 408), or a client may take nothing of a response (past
     /// it: the connection is closed).
     pub(crate) body_idle_timeout: Time,
-    /// How long a TLS handshake may take.
+    /// How long a TLS handshake may take, or the head of the PROXY protocol before it.
     pub(crate) handshake_timeout: Time,
     /// Bytes of a request's head. Past it: 431. From 1KiB to 1MiB.
     pub(crate) max_head: Size,
@@ -226,6 +232,13 @@ pub(crate) struct Upstream {
     /// How long a connection is used for further requests after it was made, whether it rests in between or not.
     #[serde(default = "Upstream::max_age")]
     pub(crate) max_age: Time,
+    /// Bytes of a response's head. Past it: 502. From 4KiB to 1MiB.
+    #[serde(default = "Upstream::max_head")]
+    pub(crate) max_head: Size,
+    /// Fields of a response's head. Past it: 502. From 1 to 1000.
+    #[serde(default = "Upstream::max_fields")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) max_fields: usize,
     /// How the certificates of `https` endpoints are checked.
     #[serde(default)]
     pub(crate) tls: UpstreamTls,
@@ -630,6 +643,7 @@ impl Default for Server {
             drain_timeout: Time::secs(30),
             dns_refresh: Time::secs(5),
             trusted_proxies: Vec::new(),
+            proxy_protocol: Vec::new(),
             access_log: None,
             underscores: Underscores::Drop,
             ambiguous_paths: AmbiguousPaths::Refuse,
@@ -685,6 +699,8 @@ impl Upstream {
             idle_connections: Self::idle_connections(),
             keep_alive: Self::keep_alive(),
             max_age: Self::max_age(),
+            max_head: Self::max_head(),
+            max_fields: Self::max_fields(),
             tls: UpstreamTls::default(),
         }
     }
@@ -711,6 +727,14 @@ impl Upstream {
 
     fn max_age() -> Time {
         Time::secs(3600)
+    }
+
+    fn max_head() -> Size {
+        Size(128 << 10)
+    }
+
+    fn max_fields() -> usize {
+        256
     }
 }
 

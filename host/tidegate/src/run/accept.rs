@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use tidegate_core::metrics::{Counter, Owner, Registry};
 use tidegate_gateway::{CONNECTION_REFUSED, Drain, Worker};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use super::backoff::{Backoff, is_of_one_connection};
 use super::balance::{Balance, Choice, Counted, Handed, Hands};
 use super::bounds::{Alive, Bounds, Place, Placed, Refusal};
+use super::proxied;
 use super::tls;
 
 /// How many refused connections of one worker are told so at a time; more than that are closed without a word.
@@ -97,13 +98,17 @@ impl DoorFigures {
 
     fn handshake_failed(&self, reason: &str) {
         let help = "TLS handshakes that failed, by reason.";
+        self.failed("tidegate_tls_handshake_failures_total", help, reason);
+    }
+
+    fn proxy_head_failed(&self, reason: &str) {
+        let help = "Connections of balancers that were closed for their head of the PROXY protocol, by reason.";
+        self.failed("tidegate_proxy_protocol_failures_total", help, reason);
+    }
+
+    fn failed(&self, name: &str, help: &str, reason: &str) {
         let labels = [("reason", reason)];
-        if let Ok(counter) = self.registry.counter(
-            self.owner,
-            "tidegate_tls_handshake_failures_total",
-            help,
-            &labels,
-        ) {
+        if let Ok(counter) = self.registry.counter(self.owner, name, help, &labels) {
             counter.increment();
         }
     }
@@ -229,6 +234,47 @@ impl Door {
         peer: SocketAddr,
         tls: Option<&Arc<ServerConfig>>,
     ) {
+        if self.bounds.is_proxied(peer.ip()) {
+            let (door, tls) = (Rc::clone(self), tls.cloned());
+            tokio::task::spawn_local(door.serve_proxied(stream, peer, tls));
+        } else {
+            self.serve_client(stream, peer, tls);
+        }
+    }
+
+    /// Serves what a balancer passes on, once it has said for whom.
+    async fn serve_proxied(
+        self: Rc<Self>,
+        mut stream: Placed<TcpStream>,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    ) {
+        let mut draining = self.drain.clone();
+        let head = tokio::time::timeout(self.bounds.handshake(), proxied::read(&mut stream));
+        let head = tokio::select! {
+            head = head => head,
+            () = draining.begun() => return,
+        };
+        match head {
+            Ok(Ok(None)) => self.serve_client(stream, peer, tls.as_ref()),
+            Ok(Ok(Some(client))) => match stream.count_for(client.ip()) {
+                Ok(()) => self.serve_client(stream, client, tls.as_ref()),
+                Err(refusal) => self.refuse(stream, client, refusal, tls.is_none()),
+            },
+            Ok(Err(error)) => {
+                tracing::debug!(%peer, "a balancer's connection is closed: {error}");
+                self.figures.proxy_head_failed(error.reason());
+            }
+            Err(_) => self.figures.proxy_head_failed("timeout"),
+        }
+    }
+
+    fn serve_client(
+        self: &Rc<Self>,
+        stream: Placed<TcpStream>,
+        peer: SocketAddr,
+        tls: Option<&Arc<ServerConfig>>,
+    ) {
         let worker = Rc::clone(&self.worker.borrow());
         let drain = self.drain.clone();
         let Some(tls) = tls else {
@@ -263,7 +309,13 @@ impl Door {
     }
 
     /// Sends a connection away: with a word where HTTP is spoken in the clear.
-    fn refuse(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, refusal: Refusal, plain: bool) {
+    fn refuse(
+        self: &Rc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        peer: SocketAddr,
+        refusal: Refusal,
+        plain: bool,
+    ) {
         self.figures.refused(refusal);
         let [of_all, of_source] = &self.bounds.told_refused;
         let told = match refusal {
@@ -289,7 +341,7 @@ impl Door {
     }
 }
 
-async fn tell_refused(mut stream: TcpStream) -> std::io::Result<()> {
+async fn tell_refused(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     stream.write_all(CONNECTION_REFUSED).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(REFUSING_BYTES);

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) struct OfSources {
     pub(crate) most: Option<usize>,
     /// Who has any number: those that speak for many.
     pub(crate) exempt: Vec<IpNet>,
+    /// Who says for whom they speak, in a head of the PROXY protocol.
+    pub(crate) proxied: Vec<IpNet>,
 }
 
 /// Which bound a connection met.
@@ -65,7 +67,7 @@ pub(crate) type Alive = mpsc::Sender<Infallible>;
 #[derive(Debug)]
 pub(crate) struct Placed<IO> {
     io: IO,
-    _place: Place,
+    place: Place,
     _counted: Option<Counted>,
     _alive: Alive,
 }
@@ -84,6 +86,7 @@ impl OfSources {
         OfSources {
             most: server.limits.max_connections_per_source,
             exempt: server.trusted_proxies.clone(),
+            proxied: server.proxy_protocol.clone(),
         }
     }
 
@@ -170,6 +173,11 @@ impl Bounds {
             .unwrap_or_else(PoisonError::into_inner) = bound;
     }
 
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// How long a TLS handshake may take.
     pub(crate) fn handshake(&self) -> Duration {
         Duration::from_millis(self.handshake_millis.load(Ordering::Relaxed))
@@ -188,32 +196,67 @@ impl Bounds {
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             return Err(Refusal::Connections);
         }
-        let peer = peer.to_canonical();
-        let of_source = self
-            .of_sources
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .most_of(peer, most);
-        if let Some(of_source) = of_source {
-            let source = source(peer);
-            let mut sources = lock(&self.sources);
-            let count = sources.entry(source).or_default();
-            if *count >= of_source {
-                return Err(Refusal::Source);
-            }
-            *count += 1;
-            place.source = Some(source);
+        // Whoever speaks for others is counted when it has said for whom.
+        if !self.is_proxied(peer) {
+            place.count(peer)?;
         }
         Ok(place)
+    }
+
+    /// Whether a peer's connections begin with a head of the PROXY protocol.
+    pub(crate) fn is_proxied(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        let of_sources = self.of_sources();
+        of_sources
+            .proxied
+            .iter()
+            .any(|network| network.contains(&peer))
+    }
+
+    fn of_sources(&self) -> RwLockReadGuard<'_, OfSources> {
+        self.of_sources
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Counts it among the connections of a source too.
+    ///
+    /// # Errors
+    /// That has as many as it may.
+    fn count(&mut self, peer: IpAddr) -> Result<(), Refusal> {
+        let peer = peer.to_canonical();
+        let most = self.bounds.connections.load(Ordering::Relaxed);
+        let Some(most) = self.bounds.of_sources().most_of(peer, most) else {
+            return Ok(());
+        };
+        let source = source(peer);
+        let mut sources = lock(&self.bounds.sources);
+        let count = sources.entry(source).or_default();
+        if *count >= most {
+            return Err(Refusal::Source);
+        }
+        *count += 1;
+        self.source = Some(source);
+        Ok(())
     }
 }
 
 impl<IO> Placed<IO> {
+    /// Counts it among the connections of the client for whom a balancer passes it on.
+    ///
+    /// # Errors
+    /// That one has as many as it may.
+    pub(crate) fn count_for(&mut self, client: IpAddr) -> Result<(), Refusal> {
+        self.place.count(client)
+    }
+
     /// A stream that has a place, and may be counted against a worker.
     pub(crate) fn new(io: IO, place: Place, counted: Option<Counted>, alive: Alive) -> Self {
         Placed {
             io,
-            _place: place,
+            place,
             _counted: counted,
             _alive: alive,
         }
@@ -352,6 +395,7 @@ mod tests {
         bounds.change_sources(OfSources {
             most: Some(1),
             exempt: vec!["10.0.0.0/8".parse().unwrap()],
+            proxied: Vec::new(),
         });
         let (placed, refused) = places(
             &bounds,

@@ -9,7 +9,7 @@ use tidegate_gateway::{
     Failure, FilterSlot, HostPattern, Limits, PathPattern, RouteSpec, Settings, Snapshot,
     Underscores,
 };
-use tidegate_upstream::{Endpoint, Names, TlsOptions, Upstream, UpstreamConfig};
+use tidegate_upstream::{Endpoint, HeadBounds, Names, TlsOptions, Upstream, UpstreamConfig};
 
 use crate::config::checked::{self, Checked, Filter, Route, Server};
 
@@ -104,6 +104,10 @@ fn upstream(upstream: &checked::Upstream, names: &Names) -> Result<Arc<Upstream>
         idle_connections: upstream.idle_connections,
         keep_alive: upstream.keep_alive,
         max_age: upstream.max_age,
+        head: HeadBounds {
+            bytes: u32::try_from(upstream.max_head).unwrap_or(u32::MAX),
+            fields: upstream.max_fields,
+        },
         tls: TlsOptions {
             ca: upstream.tls.authorities.clone().unwrap_or_default(),
             insecure: upstream.tls.insecure,
@@ -173,13 +177,22 @@ pub(crate) fn fingerprint(checked: &Checked) -> [u8; 32] {
         let _ = write!(text, "{route:?}{implicit}");
     }
     for filter in filters {
-        let filter = Filter {
-            config_origin: None,
-            ..filter.clone()
-        };
-        let _ = write!(text, "{filter:?}");
+        text += &said(filter);
     }
     Sha256::digest(text.as_bytes()).into()
+}
+
+/// Whether two filters are configured alike, wherever that is written.
+pub(crate) fn says_the_same(one: &Filter, other: &Filter) -> bool {
+    said(one) == said(other)
+}
+
+fn said(filter: &Filter) -> String {
+    let filter = Filter {
+        config_origin: None,
+        ..filter.clone()
+    };
+    format!("{filter:?}")
 }
 
 /// Private keys are not printed, not even into memory; the certificates stand for them.

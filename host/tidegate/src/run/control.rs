@@ -2,6 +2,7 @@
 //! of it in force. It never touches a request.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use notify::Event;
 use tidegate_core::metrics::Registry;
 use tidegate_gateway::{Shared, Snapshot};
 use tidegate_upstream::{Names, resolve};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::admin::{self, Pages, Phase};
@@ -22,9 +24,10 @@ use super::drain;
 use super::filters::Reach;
 use super::listen::{self, ListenError, Protocols};
 use super::listeners::Listeners;
+use super::memory::{self, Freed};
 use super::pass::{Configuration, Reader, Report};
 use super::pulse;
-use super::settle::{Effort, Look, Next, Settle};
+use super::settle::{Effort, Look, Next, Settle, Sign, Weight};
 use super::signals::{Asked, Signals};
 use super::standing::Standing;
 use super::start::{self, Parts, StartError, lock};
@@ -35,6 +38,8 @@ use crate::config::checked::{Checked, Server};
 
 /// How long the control thread waits for a worker to take a snapshot before it goes on without knowing.
 const SLOW_WORKER: Duration = Duration::from_secs(5);
+/// How often it is asked whether memory should be given back.
+const TIDY: Duration = Duration::from_secs(1);
 /// Set to `poll`, changes of files are only looked for, as where the system tells of none.
 const WATCH: &str = "TIDEGATE_WATCH";
 
@@ -52,6 +57,7 @@ pub(crate) struct Control {
     checked: Arc<Checked>,
     standing: Standing,
     names: Names,
+    freed: Freed,
 }
 
 impl Control {
@@ -94,6 +100,7 @@ impl Control {
             checked: Arc::clone(&report.checked),
             standing: Standing::good(Timestamp::now()),
             names,
+            freed: Freed::new(begun),
         };
         let mut watch = Watch::new(std::env::var_os(WATCH).is_none_or(|it| it != "poll"));
         watch.follow(report.wanted.clone(), report.seen.clone());
@@ -141,9 +148,16 @@ impl Control {
         let mut look: Option<(Instant, JoinHandle<Report>)> = None;
         let mut survey: Option<JoinHandle<Survey>> = None;
         let mut events: Vec<Event> = Vec::new();
+        let (compiled, mut done) = mpsc::unbounded_channel::<PathBuf>();
+        lock(&reader).when_compiled(Arc::new(move |path: &Path| {
+            // Nobody hears it any more when the process ends.
+            let _ = compiled.send(path.to_owned());
+        }));
         let mut slow = tokio::time::interval(watch.slow());
         slow.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         slow.tick().await;
+        let mut tidy = tokio::time::interval(TIDY);
+        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let idle = look.is_none();
             let next = if idle {
@@ -201,8 +215,19 @@ impl Control {
                         watch.compare(found, &mut settle, Instant::now());
                     }
                 }
+                Some(path) = done.recv() => {
+                    settle.hear(&path, Sign::Done, Weight::Alone, Instant::now());
+                }
+                _ = tidy.tick() => self.tidy(),
                 () = sleep_until(until) => {}
             }
+        }
+    }
+
+    /// Gives memory back if it is worth it, on a thread of its own.
+    fn tidy(&mut self) {
+        if self.freed.is_due(self.bounds.open(), Instant::now()) {
+            tokio::task::spawn_blocking(memory::give_back);
         }
     }
 
@@ -220,6 +245,7 @@ impl Control {
         };
         if let Some(snapshot) = &report.snapshot {
             self.snapshot = Arc::clone(snapshot);
+            self.freed.replaced();
         }
         if report.snapshot.is_some() || renewed.is_some() {
             let installed = self.crew.install(&self.snapshot, renewed.as_ref());

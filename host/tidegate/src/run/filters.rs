@@ -1,18 +1,22 @@
 //! Which version of each filter runs, and why a newer one does not. Files are known by their content; a version that
 //! can't be used leaves the last good one in place. It knows no workers and tells nobody; see `tell`.
 
+mod aside;
 mod entry;
 mod file;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tidegate_core::services::Services;
 use tidegate_gateway::FilterSlot;
 use tidegate_wasm::Engine;
 
+use self::aside::Aside;
+pub(crate) use self::aside::Call;
 use self::entry::Entry;
 pub(crate) use self::entry::{LiveStatus, News, State, Status};
 use self::file::Known;
@@ -21,6 +25,10 @@ use super::settle::Look;
 use super::together;
 use super::watch::absolute;
 use crate::config::checked::{Checked, Filter};
+
+/// How long a look waits for the files that it has to have compiled. What takes longer goes live when it is done, and
+/// everything else without it. What was changed at once and takes less goes live at once.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What filters are made with.
 #[derive(Debug)]
@@ -47,9 +55,46 @@ pub(crate) enum Reach {
 pub(crate) struct Filters {
     files: HashMap<PathBuf, Known>,
     entries: BTreeMap<Arc<str>, Entry>,
+    aside: Aside,
+    /// Files that a configuration waits for which is not in force yet.
+    expected: Vec<PathBuf>,
 }
 
 impl Filters {
+    /// Has somebody called for each file that took longer to compile than a look waits.
+    pub(crate) fn when_compiled(&mut self, call: Call) {
+        self.aside.when_done(call);
+    }
+
+    /// Whether a configuration must wait for files that are being compiled: a route names a filter of such a file that
+    /// is new, or configured otherwise than in force. `update` does what it can without them.
+    pub(crate) fn lacks_for(
+        &mut self,
+        checked: &Checked,
+        in_force: &Checked,
+        look: &Look,
+        tools: &Tools,
+    ) -> bool {
+        let named = named(checked);
+        let same = |filter: &Filter| {
+            let mut before = in_force.filters.iter();
+            let before = before.find(|before| before.name == filter.name);
+            before.is_some_and(|before| build::says_the_same(before, filter))
+        };
+        let changed: Vec<&Filter> = checked
+            .filters
+            .iter()
+            .enumerate()
+            .filter(|(index, filter)| named.contains(index) && !same(filter))
+            .map(|(_, filter)| filter)
+            .collect();
+        self.read(&changed, look, Reach::Change, tools);
+        let files = files_of(&changed);
+        let lacks = files.iter().any(|file| self.aside.has(file));
+        self.expected = if lacks { files } else { Vec::new() };
+        lacks
+    }
+
     /// Brings everything up to date with the configuration and the files. Files that are held stay as they were.
     pub(crate) fn update(
         &mut self,
@@ -63,6 +108,10 @@ impl Filters {
             .iter()
             .filter(|filter| filter.used || reach != Reach::Start)
             .collect();
+        let mut paths: HashSet<PathBuf> = files_of(&wanted).into_iter().collect();
+        paths.extend(self.expected.iter().cloned());
+        self.files.retain(|path, _| paths.contains(path));
+        self.aside.retain(|path| paths.contains(path));
         self.read(&wanted, look, reach, tools);
         let mut news = self.remove(checked);
         // First everything is tried, then everything is put in place: no filter waits for another one.
@@ -90,26 +139,24 @@ impl Filters {
         news
     }
 
-    /// Reads and compiles the files that may have changed.
+    /// Reads and compiles the files that may have changed, as far as that takes a moment only; at the start, however long
+    /// it takes.
     fn read(&mut self, wanted: &[&Filter], look: &Look, reach: Reach, tools: &Tools) {
-        let mut paths: Vec<PathBuf> = wanted
-            .iter()
-            .filter(|filter| filter.fault.is_none())
-            .map(|filter| absolute(&filter.file))
-            .collect();
-        paths.sort();
-        paths.dedup();
-        self.files.retain(|path, _| paths.contains(path));
-        paths.retain(|path| !look.held.contains(path));
-        let before = std::mem::take(&mut self.files);
-        let known = together::each(&paths, |path| {
-            let sure = look.dirty.contains(path) || reach == Reach::Again;
-            Known::read(path, before.get(path), sure, tools)
-        });
-        self.files = before;
-        for (path, known) in paths.into_iter().zip(known) {
+        for path in files_of(wanted) {
+            if look.held.contains(&path) {
+                continue;
+            }
+            let before = self.files.get(&path);
+            let sure = look.dirty.contains(&path) || reach == Reach::Again;
+            if sure || !before.is_some_and(|before| before.looks_same(&path)) {
+                self.aside
+                    .begin(&path, before.cloned(), sure, &tools.engine);
+            }
+        }
+        let until = (reach != Reach::Start).then(|| Instant::now() + MOMENT);
+        for path in files_of(wanted) {
             // A file that went away meanwhile is on its way out or back; the next look will tell.
-            if let Some(known) = known {
+            if let Some(Some(known)) = self.aside.wait(&path, until) {
                 self.files.insert(path, known);
             }
         }
@@ -131,15 +178,12 @@ impl Filters {
     /// Decides which filters stand in the chains of their routes. A filter that never ran stands there if a route names
     /// it, or if it was there from the start; a file that was only just put into the folder must first prove itself.
     fn chain(&mut self, checked: &Checked, reach: Reach) {
+        let named = named(checked);
         for (index, filter) in checked.filters.iter().enumerate() {
             let Some(entry) = self.entries.get_mut(&filter.name) else {
                 continue;
             };
-            let named = checked
-                .routes
-                .iter()
-                .any(|route| route.origin.is_some() && route.filters.contains(&index));
-            let must = named || reach == Reach::Start || entry.chained;
+            let must = named.contains(&index) || reach == Reach::Start || entry.chained;
             entry.chained = filter.used && (entry.runs() || must);
             if !filter.used {
                 entry.retire();
@@ -175,4 +219,22 @@ impl Filters {
             })
             .collect()
     }
+}
+
+/// The files of filters, each once.
+fn files_of(filters: &[&Filter]) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = filters
+        .iter()
+        .filter(|filter| filter.fault.is_none())
+        .map(|filter| absolute(&filter.file))
+        .collect();
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+/// The filters that routes name, by their position.
+fn named(checked: &Checked) -> HashSet<usize> {
+    let routes = checked.routes.iter().filter(|route| route.origin.is_some());
+    routes.flat_map(|route| &route.filters).copied().collect()
 }

@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::inherited;
+
 /// Connections that may wait to be accepted; the kernel has a bound of its own.
 const BACKLOG: i32 = 4096;
 
@@ -52,13 +54,17 @@ impl fmt::Display for Protocols {
 /// # Errors
 /// It is taken, not allowed, or not an address of this machine.
 pub(crate) fn probe(address: SocketAddr) -> Result<(), ListenError> {
+    if inherited::find(address).is_some() {
+        return Ok(());
+    }
     match bound(address, false) {
         Ok(_) => Ok(()),
         Err(error) => Err(ListenError { address, error }),
     }
 }
 
-/// Opens an address `count` times. Port 0 is chosen once, for all of them.
+/// Opens an address `count` times. Port 0 is chosen once, for all of them. A socket that was passed to the process for
+/// this address is taken instead.
 ///
 /// # Errors
 /// See [`probe`].
@@ -67,6 +73,9 @@ pub(crate) fn open(
     count: usize,
 ) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
     let wrong = |error| ListenError { address, error };
+    if let Some(socket) = inherited::find(address) {
+        return shared_by(socket, count).map_err(wrong);
+    }
     // Nobody may sit on a fixed port already; a port that the kernel chooses is free.
     if address.port() != 0 {
         probe(address)?;
@@ -90,6 +99,13 @@ pub(crate) fn open(
     });
     let listeners = listening.collect::<io::Result<_>>().map_err(wrong)?;
     Ok((actual, listeners))
+}
+
+/// One socket that listens already, for all workers: they take turns as they are at leisure.
+fn shared_by(socket: &TcpListener, count: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    socket.set_nonblocking(true)?;
+    let sockets = (0..count).map(|_| socket.try_clone());
+    Ok((socket.local_addr()?, sockets.collect::<io::Result<_>>()?))
 }
 
 /// Gives a socket to the runtime of this thread.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::server::ProducesTickets;
 
+use super::inherited;
 use super::listen::{self, ListenError, Protocols};
 use super::tls::{self, Certificates, Shown, TlsError};
 use super::worker::Crew;
@@ -60,6 +61,13 @@ pub(crate) struct Listeners {
 pub(crate) fn probe(server: &Server) -> Result<(), ListenError> {
     let tls = server.tls.iter().map(|listener| listener.listen);
     let all = server.listen.iter().copied().chain(tls).chain(server.admin);
+    let all: Vec<SocketAddr> = all.collect();
+    for address in inherited::unused(&all) {
+        tracing::warn!(
+            %address,
+            "a listening socket was passed for an address that is not configured; connections to it wait without end"
+        );
+    }
     for address in all {
         listen::probe(address)?;
     }

@@ -9,7 +9,7 @@ use tidegate_gateway::Snapshot;
 use tidegate_upstream::Names;
 
 use super::build::{self, BuildError};
-use super::filters::{Filters, News, Reach, Status, Tools};
+use super::filters::{Call, Filters, News, Reach, Status, Tools};
 use super::settle::Look;
 use super::watch::{Survey, Wanted};
 use crate::config::checked::{Checked, Identity};
@@ -108,6 +108,11 @@ impl Reader {
         self.names.clone()
     }
 
+    /// Has somebody called for each file that took longer to compile than a look waits; it is to be looked at then.
+    pub(crate) fn when_compiled(&mut self, call: Call) {
+        self.filters.when_compiled(call);
+    }
+
     /// The first snapshot, with every filter that a route uses.
     ///
     /// # Errors
@@ -138,7 +143,15 @@ impl Reader {
         let watched = Wanted::new(&self.checked.server.plugins, &self.checked.files);
         let mut seen = watched.survey();
         let before = self.strays.clone();
-        let (candidate, mut configuration) = self.configuration(reach);
+        let (mut candidate, mut configuration) = self.configuration(reach);
+        if let Some(wanted) = &candidate
+            && self
+                .filters
+                .lacks_for(&wanted.checked, &self.checked, look, &self.tools)
+        {
+            // It will be read again when they are compiled. What it has nothing to do with goes on.
+            (candidate, configuration) = (None, Configuration::Same);
+        }
         let mut snapshot = None;
         let news;
         if let Some(Candidate {

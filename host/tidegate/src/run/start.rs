@@ -20,6 +20,7 @@ use super::build::{self, BuildError};
 use super::control::Control;
 use super::descriptors::make_room;
 use super::filters::Tools;
+use super::inherited;
 use super::listen::ListenError;
 use super::listeners::{self, OpenError};
 use super::pass::Reader;
@@ -90,6 +91,7 @@ pub(crate) fn start(
     file: Option<PathBuf>,
     mistakes: &[Mistake],
 ) -> Result<ExitCode, StartError> {
+    inherited::take();
     listeners::probe(&checked.server)?;
     let registry = Arc::new(Registry::new());
     report_panics(&registry);
@@ -161,7 +163,9 @@ pub(crate) fn access_log(
 fn services(registry: &Arc<Registry>) -> Services {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     Services {
-        store: Arc::new(MemoryStore::new(Arc::clone(&clock), STORE)),
+        store: Arc::new(
+            MemoryStore::new(Arc::clone(&clock), STORE).counted_in(Arc::clone(registry)),
+        ),
         limiter: Arc::new(TokenBuckets::new(Arc::clone(&clock))),
         metrics: Arc::clone(registry),
         log: Arc::new(GuestLog),

@@ -127,6 +127,7 @@ pub(crate) fn facts(connection: &ServerConnection) -> TlsFacts {
         alpn: connection
             .alpn_protocol()
             .map(|name| String::from_utf8_lossy(name).into_owned()),
+        client_certificate: None,
     }
 }
 

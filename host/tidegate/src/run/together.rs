@@ -14,11 +14,29 @@ const STACK: usize = 16 << 20;
 /// threads than cores: far enough that a worker does not miss the time that its filters have.
 const NICE: i32 = 5;
 
+/// How many threads there are at the most.
+pub(crate) fn most() -> usize {
+    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.min(THREADS)
+}
+
+/// A thread with a deep stack.
+pub(crate) fn deep() -> thread::Builder {
+    thread::Builder::new()
+        .name("compile".to_owned())
+        .stack_size(STACK)
+}
+
+/// Puts this thread behind the workers.
+pub(crate) fn stand_back() {
+    // On Linux this is the thread's own. Without it, things are only less smooth.
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
 /// The results, in the order of the values. Work that panics, or that no thread can be had for, is done on this
 /// thread; so a panic is passed on.
 pub(crate) fn each<T: Sync, R: Send>(values: &[T], act: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let count = values.len().min(cores).min(THREADS);
+    let count = values.len().min(most());
     let next = AtomicUsize::new(0);
     let done: Vec<Mutex<Option<R>>> = values.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
@@ -33,14 +51,10 @@ pub(crate) fn each<T: Sync, R: Send>(values: &[T], act: impl Fn(&T) -> R + Sync)
     };
     thread::scope(|scope| {
         let spawn = || {
-            thread::Builder::new()
-                .name("compile".to_owned())
-                .stack_size(STACK)
-                .spawn_scoped(scope, || {
-                    // On Linux this is the thread's own. Without it, things are only less smooth.
-                    let _ = rustix::process::setpriority_process(None, NICE);
-                    work();
-                })
+            deep().spawn_scoped(scope, || {
+                stand_back();
+                work();
+            })
         };
         let threads: Vec<_> = (0..count).map_while(|_| spawn().ok()).collect();
         for thread in threads {

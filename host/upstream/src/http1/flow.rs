@@ -20,10 +20,9 @@ use super::encode;
 use super::parse::{self, Head, Invalid};
 use crate::error::Failure;
 use crate::metrics::OpenConnection;
+use crate::upstream::HeadBounds;
 use crate::{Interim, Upgraded};
 
-/// The longest response head.
-const MAX_HEAD: usize = 128 * 1024;
 /// Room for one read: a head with a small body.
 const READ: usize = 16 * 1024;
 /// Room for one read of a large body.
@@ -285,13 +284,14 @@ impl Flow {
         &mut self,
         cx: &mut Context<'_>,
         interim: Option<&dyn Interim>,
+        bounds: HeadBounds,
     ) -> Poll<Result<Head, Ended>> {
         let _ = self.poll_push(cx);
         if let Some(error) = &self.failed {
             return Poll::Ready(Err(Ended::Body(error.clone())));
         }
         loop {
-            while let Some(head) = self.take_head().transpose() {
+            while let Some(head) = self.take_head(bounds).transpose() {
                 match head {
                     Err(detail) => return Poll::Ready(Err(Ended::Invalid(detail))),
                     Ok(head) if head.is_interim() => {
@@ -316,18 +316,22 @@ impl Flow {
     }
 
     /// A head, if one has come whole.
-    fn take_head(&mut self) -> Result<Option<Head>, Invalid> {
+    fn take_head(&mut self, bounds: HeadBounds) -> Result<Option<Head>, Invalid> {
+        let most = bounds.bytes as usize;
         if let Some(end) = parse::end_of_head(&self.read, self.searched) {
+            if end > most {
+                return Err("the head is too long");
+            }
             self.searched = 0;
             let bytes = self.read.split_to(end).freeze();
-            return parse::head(&bytes).map(Some);
+            return parse::head(&bytes, bounds.fields).map(Some);
         }
         if self.searched == 0 {
             // What is no HTTP is not waited for.
-            parse::begins(&self.read)?;
+            parse::begins(&self.read, bounds.fields)?;
         }
         self.searched = self.read.len();
-        if self.read.len() >= MAX_HEAD {
+        if self.read.len() >= most {
             return Err("the head is too long");
         }
         Ok(None)

@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use tidegate_core::body::Body;
 use tidegate_core::http1::framing::Framing;
+use tidegate_core::http1::spare;
 use tidegate_core::survey::Survey;
 
 use crate::endpoint::Endpoint;
@@ -75,7 +76,7 @@ pub(crate) async fn send(
     request: &mut Request<Body>,
     upload: Option<&Upload>,
     interim: Option<&dyn Interim>,
-    limit: Duration,
+    config: &UpstreamConfig,
 ) -> Result<Answered, Lost> {
     message::for_http1(request, endpoint).map_err(|failure| Lost::new(failure, Loss::Final))?;
     let Some(connection) = &mut lease.connection else {
@@ -88,11 +89,14 @@ pub(crate) async fn send(
     let Http1 { flow, timer, .. } = &mut **connection;
     flow.begin(request)
         .map_err(|failure| Lost::new(failure, Loss::Final))?;
-    let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim));
+    let (limit, bounds) = (config.response_timeout, config.head);
+    let came = std::future::poll_fn(|cx| flow.poll_head(cx, interim, bounds));
     let ended = match head::wait(came, timer, upload, limit).await {
         Ok(head) => match head.framing(request.method()) {
             Ok(framing) => {
                 lease.keeps &= head.keeps_alive();
+                // It is sent, and will not be sent again.
+                spare::give(std::mem::take(request.headers_mut()));
                 let mut response = Response::new(());
                 *response.status_mut() = head.status;
                 *response.headers_mut() = head.fields;

@@ -8,9 +8,11 @@ use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use httparse::{Header, ParserConfig, Status};
 use tidegate_core::http1::framing::Framing;
+use tidegate_core::http1::spare;
 use tidegate_core::survey::Survey;
 
-use crate::message::{self, MAX_FIELDS};
+use crate::message;
+use crate::upstream::HeadBounds;
 
 /// A response's head.
 #[derive(Debug)]
@@ -44,22 +46,22 @@ pub(super) fn end_of_head(bytes: &[u8], searched: usize) -> Option<usize> {
     })
 }
 
-/// Looks whether bytes can be the beginning of a head.
+/// Looks whether bytes can be the beginning of a head of so many fields at the most.
 ///
 /// # Errors
 /// They can't.
-pub(super) fn begins(bytes: &[u8]) -> Result<(), Invalid> {
-    let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
-    parsed(bytes, &mut slots).map(drop)
+pub(super) fn begins(bytes: &[u8], fields: usize) -> Result<(), Invalid> {
+    let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; HeadBounds::MOST_FIELDS];
+    parsed(bytes, first(&mut slots, fields)).map(drop)
 }
 
-/// Reads a head.
+/// Reads a head of so many fields at the most.
 ///
 /// # Errors
 /// It is none.
-pub(super) fn head(bytes: &Bytes) -> Result<Head, Invalid> {
-    let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; MAX_FIELDS];
-    let (status, response) = parsed(bytes, &mut slots)?;
+pub(super) fn head(bytes: &Bytes, fields: usize) -> Result<Head, Invalid> {
+    let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; HeadBounds::MOST_FIELDS];
+    let (status, response) = parsed(bytes, first(&mut slots, fields))?;
     if status.is_partial() {
         return Err("the head is not valid");
     }
@@ -67,7 +69,7 @@ pub(super) fn head(bytes: &Bytes) -> Result<Head, Invalid> {
         .code
         .and_then(|code| StatusCode::from_u16(code).ok())
         .ok_or("the status is no number from 100 to 999")?;
-    let mut fields = HeaderMap::with_capacity(response.headers.len());
+    let mut fields = spare::take();
     for header in response.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes());
         let name = name.map_err(|_| "a field's name is not valid")?;
@@ -81,6 +83,12 @@ pub(super) fn head(bytes: &Bytes) -> Result<Head, Invalid> {
         fields,
         is_11: response.version == Some(1),
     })
+}
+
+/// The first so many, or all.
+fn first<T>(all: &mut [T], count: usize) -> &mut [T] {
+    let count = count.min(all.len());
+    all.split_at_mut(count).0
 }
 
 fn parsed<'h, 'b>(
@@ -157,7 +165,7 @@ mod tests {
 
     fn whole(text: &str) -> Head {
         assert_eq!(end_of_head(text.as_bytes(), 0), Some(text.len()));
-        head(&Bytes::copy_from_slice(text.as_bytes())).unwrap()
+        head(&Bytes::copy_from_slice(text.as_bytes()), 256).unwrap()
     }
 
     #[test]
@@ -175,7 +183,7 @@ mod tests {
             for cut in 0..length {
                 assert_eq!(end_of_head(&bytes[..cut], 0), None, "{cut}");
                 assert_eq!(end_of_head(bytes, cut), Some(length), "{cut}");
-                begins(&bytes[..cut]).unwrap();
+                begins(&bytes[..cut], 256).unwrap();
             }
         }
     }
@@ -189,10 +197,10 @@ mod tests {
             "\r\n<",
             "HTTP/1.1 200 OK\r\na b:",
         ] {
-            assert!(begins(text.as_bytes()).is_err(), "{text}");
+            assert!(begins(text.as_bytes(), 256).is_err(), "{text}");
         }
         for text in ["\r\n\r\n", "HTTP/1.1 099 Low\r\n\r\n"] {
-            assert!(head(&Bytes::from_static(text.as_bytes())).is_err());
+            assert!(head(&Bytes::from_static(text.as_bytes()), 256).is_err());
         }
     }
 

@@ -1,7 +1,7 @@
 //! Responses that are none, or that could be read in two ways: refused, and their connection closed.
 
 use super::*;
-use crate::SendErrorKind;
+use crate::{HeadBounds, SendErrorKind};
 
 /// Sends a request to an upstream that says `words`, keeps its connection open, and waits for its end.
 async fn refused(method: Method, words: String) -> SendError {
@@ -107,6 +107,40 @@ fn a_head_is_bounded_in_fields_and_bytes() {
             let error = refused(Method::GET, words).await;
             let kind = &error.kind;
             assert!(matches!(kind, SendErrorKind::InvalidResponse), "{error}");
+        });
+    }
+}
+
+#[test]
+fn the_bounds_of_a_head_can_be_set() {
+    for (bytes, fields, count, length, good) in [
+        (4096, 10, 10, 10, true),
+        (4096, 10, 11, 10, false),
+        (4096, 10, 1, 4000, true),
+        (4096, 10, 1, 4096, false),
+        (1 << 20, 1000, 1000, 10, true),
+        (1 << 20, 1000, 1, 1 << 19, true),
+        (1 << 20, 1000, 1001, 10, false),
+        (1 << 20, 1000, 1, 1 << 20, false),
+    ] {
+        run(async {
+            let (listener, url) = listen("http").await;
+            let tester = Tester::new(&[url], |config| {
+                config.head = HeadBounds { bytes, fields };
+            });
+            let lines: String = (0..count)
+                .map(|number| format!("x-{number}: {}\r\n", "v".repeat(length)))
+                .collect();
+            let words = format!("HTTP/1.1 204 No Content\r\n{lines}\r\n");
+            tokio::task::spawn_local(async move {
+                let mut socket = accept(&listener).await;
+                head(&mut socket).await;
+                // Whoever has seen enough closes in the middle.
+                let _ = socket.write_all(words.as_bytes()).await;
+                closed(&mut socket).await;
+            });
+            let answer = tester.get().await;
+            assert_eq!(answer.is_ok(), good, "{count} of {length}");
         });
     }
 }

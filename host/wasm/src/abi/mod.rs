@@ -46,6 +46,7 @@ impl Checked {
             Checked::Native(checked) => checked
                 .capabilities
                 .iter()
+                .filter(|capability| !checked.optional.contains(capability))
                 .map(|capability| capability.key())
                 .collect(),
         }

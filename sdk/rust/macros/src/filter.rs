@@ -25,7 +25,8 @@ struct Attributes {
     name: Option<LitStr>,
     description: Option<LitStr>,
     version: Option<LitStr>,
-    capabilities: Vec<(&'static str, LitStr)>,
+    /// Kind, reason, and whether the filter is of use without it.
+    capabilities: Vec<(&'static str, LitStr, bool)>,
     request_body: Option<LitStr>,
     response_body: Option<LitStr>,
     overflow: Option<LitStr>,
@@ -53,17 +54,29 @@ impl Attributes {
                 ("name", Lit::Str(text)) => attributes.name = Some(text),
                 ("description", Lit::Str(text)) => attributes.description = Some(text),
                 ("version", Lit::Str(text)) => attributes.version = Some(text),
-                ("store", Lit::Str(text)) => attributes.capabilities.push(("store", text)),
-                ("http", Lit::Str(text)) => attributes.capabilities.push(("http", text)),
-                ("env", Lit::Str(text)) => attributes.capabilities.push(("env", text)),
+                (
+                    "store" | "http" | "env" | "optional_store" | "optional_http" | "optional_env",
+                    Lit::Str(text),
+                ) => {
+                    let (optional, kind) = match name.strip_prefix("optional_") {
+                        Some(kind) => (true, kind),
+                        None => (false, name.as_str()),
+                    };
+                    let kinds = ["store", "http", "env"];
+                    let kind = kinds.into_iter().find(|known| *known == kind);
+                    attributes
+                        .capabilities
+                        .push((kind.unwrap_or_default(), text, optional));
+                }
                 ("request_body", Lit::Str(text)) => attributes.request_body = Some(text),
                 ("response_body", Lit::Str(text)) => attributes.response_body = Some(text),
                 ("overflow", Lit::Str(text)) => attributes.overflow = Some(text),
                 _ => {
                     return Err(Error::new_spanned(
                         pair.path,
-                        "there is name, version, description, store, http, env, request_body, response_body, \
-                         overflow (texts), limit, memory and call_ms (numbers)",
+                        "there is name, version, description, store, http, env, optional_store, optional_http, \
+                         optional_env, request_body, response_body, overflow (texts), limit, memory and call_ms \
+                         (numbers)",
                     ));
                 }
             }
@@ -144,10 +157,11 @@ pub(crate) fn expand(attributes: TokenStream, item: TokenStream) -> Result<Token
         None => quote! { ::core::env!("CARGO_PKG_DESCRIPTION") },
     };
     let mut capabilities = Vec::new();
-    for (index, (kind, why)) in attributes.capabilities.iter().enumerate() {
+    for (index, (kind, why, optional)) in attributes.capabilities.iter().enumerate() {
         let open = format!(
-            "{}{{\"kind\":\"{kind}\",\"why\":",
-            if index > 0 { "," } else { "" }
+            "{}{{\"kind\":\"{kind}\",{}\"why\":",
+            if index > 0 { "," } else { "" },
+            if *optional { "\"optional\":true," } else { "" },
         );
         capabilities.push(quote! { #open, ::tidegate_sdk::schema::quote!(#why), "}", });
     }

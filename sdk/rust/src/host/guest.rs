@@ -4,10 +4,12 @@ use super::Part;
 use crate::bindings::tidegate::filter as wit;
 use crate::phase::Refusal;
 use crate::services::http::{Call, CallError, CallResponse};
-use crate::services::limiter::Verdict;
+use crate::services::limiter::{
+    Bucket, Demand, Entry, Level as BucketLevel, LimiterError, Place, Verdict,
+};
 use crate::services::log::Level;
 use crate::services::store::StoreError;
-use crate::views::TlsFacts;
+use crate::views::{CertificateFacts, TlsFacts};
 
 fn part(part: Part) -> wit::exchange::Part {
     match part {
@@ -75,6 +77,7 @@ read! {
     protocol -> String,
     route -> String,
     request_id -> String,
+    elapsed -> u64,
 }
 
 macro_rules! write {
@@ -101,6 +104,25 @@ pub(crate) fn tls() -> Option<TlsFacts> {
     })
 }
 
+pub(crate) fn client_certificate() -> Option<CertificateFacts> {
+    wit::exchange::client_certificate().map(|facts| CertificateFacts {
+        subject: facts.subject,
+        issuer: facts.issuer,
+        serial: facts.serial,
+        not_before: facts.not_before,
+        not_after: facts.not_after,
+        sha256: facts.sha256,
+        dns_names: facts.dns_names,
+        uris: facts.uris,
+        emails: facts.emails,
+        ip_addresses: facts.ip_addresses,
+    })
+}
+
+pub(crate) fn delay(milliseconds: u32) -> Result<(), Refusal> {
+    wit::exchange::delay(milliseconds).map_err(refusal)
+}
+
 pub(crate) fn path_parameter(name: &str) -> Option<String> {
     wit::exchange::path_parameter(name)
 }
@@ -118,7 +140,8 @@ pub(crate) fn answer(
     fields: &[(String, Vec<u8>)],
     body: &[u8],
 ) -> Result<(), Refusal> {
-    wit::exchange::answer(status, fields, body).map_err(refusal)
+    let fields: Vec<_> = fields.iter().collect();
+    wit::exchange::answer(status, &fields, body).map_err(refusal)
 }
 
 pub(crate) fn body_read(offset: u32, max: u32) -> Vec<u8> {
@@ -222,16 +245,99 @@ pub(crate) fn limiter_take(key: &str, tokens: u32, rate: f64, burst: u32) -> Ver
     }
 }
 
+fn place(place: Place) -> wit::limiter::Place {
+    match place {
+        Place::Local => wit::limiter::Place::Local,
+        Place::Shared => wit::limiter::Place::Shared,
+    }
+}
+
+fn bucket(bucket: &Bucket) -> wit::limiter::Bucket {
+    wit::limiter::Bucket {
+        capacity: bucket.capacity,
+        refill: bucket.refill,
+        period_ms: bucket.period_ms,
+        full_at_ms: bucket.full_at_ms,
+    }
+}
+
+fn demand<'a>(of: &Demand<'a>) -> wit::limiter::Demand<'a> {
+    wit::limiter::Demand {
+        key: of.key,
+        tokens: of.tokens,
+        bucket: bucket(of.bucket),
+    }
+}
+
+fn bucket_level(level: wit::limiter::Level) -> BucketLevel {
+    BucketLevel {
+        allowed: level.allowed,
+        remaining: level.remaining,
+        retry_after_ns: level.retry_after_ns,
+        reset_after_ns: level.reset_after_ns,
+    }
+}
+
+fn limiter_error(error: wit::limiter::LimiterError) -> LimiterError {
+    match error {
+        wit::limiter::LimiterError::TooLarge => LimiterError::TooLarge,
+        wit::limiter::LimiterError::Invalid => LimiterError::Invalid,
+        wit::limiter::LimiterError::Unavailable => LimiterError::Unavailable,
+        wit::limiter::LimiterError::NotNow => LimiterError::NotNow,
+    }
+}
+
+pub(crate) fn limiter_try_take(of: &Demand<'_>) -> Result<BucketLevel, LimiterError> {
+    wit::limiter::try_take(place(of.bucket.place), of.key, of.tokens, bucket(of.bucket))
+        .map(bucket_level)
+        .map_err(limiter_error)
+}
+
+pub(crate) fn limiter_peek(of: &Demand<'_>) -> Result<BucketLevel, LimiterError> {
+    wit::limiter::peek(place(of.bucket.place), of.key, of.tokens, bucket(of.bucket))
+        .map(bucket_level)
+        .map_err(limiter_error)
+}
+
+pub(crate) fn limiter_take_all(
+    at: Place,
+    demands: &[Demand<'_>],
+) -> Result<Vec<BucketLevel>, LimiterError> {
+    let demands: Vec<_> = demands.iter().map(demand).collect();
+    let levels = wit::limiter::take_all(place(at), &demands).map_err(limiter_error)?;
+    Ok(levels.into_iter().map(bucket_level).collect())
+}
+
+pub(crate) fn limiter_charge(
+    of: &Bucket,
+    key: &str,
+    tokens: i64,
+) -> Result<BucketLevel, LimiterError> {
+    wit::limiter::charge(place(of.place), key, tokens, bucket(of))
+        .map(bucket_level)
+        .map_err(limiter_error)
+}
+
+pub(crate) fn limiter_enter(at: Place, key: &str, limit: u32) -> Result<Entry, LimiterError> {
+    wit::limiter::enter(place(at), key, limit)
+        .map(|entry| Entry {
+            allowed: entry.allowed,
+            in_flight: entry.in_flight,
+        })
+        .map_err(limiter_error)
+}
+
 pub(crate) fn call(upstream: &str, call: &Call) -> Result<CallResponse, CallError> {
+    let fields: Vec<_> = call.fields.iter().collect();
     let request = wit::http_client::CallRequest {
-        method: call.method.clone(),
-        path: call.path.clone(),
-        fields: call.fields.clone(),
-        body: call.body.clone(),
+        method: &call.method,
+        path: &call.path,
+        fields: &fields,
+        body: &call.body,
         timeout_ms: call.timeout_ms,
         max_response_bytes: call.max_response,
     };
-    wit::http_client::call(upstream, &request)
+    wit::http_client::call(upstream, request)
         .map(|response| CallResponse {
             status: response.status,
             fields: response.fields,
@@ -252,23 +358,16 @@ pub(crate) fn env_get(name: &str) -> Option<String> {
     wit::environment::get(name)
 }
 
-fn labels(labels: &[(&str, &str)]) -> Vec<(String, String)> {
-    labels
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
-}
-
 pub(crate) fn define_counter(
     name: &str,
     help: &str,
     with: &[(&str, &str)],
 ) -> Result<u32, Refusal> {
-    wit::metrics::counter(name, help, &labels(with)).map_err(refusal)
+    wit::metrics::counter(name, help, with).map_err(refusal)
 }
 
 pub(crate) fn define_gauge(name: &str, help: &str, with: &[(&str, &str)]) -> Result<u32, Refusal> {
-    wit::metrics::gauge(name, help, &labels(with)).map_err(refusal)
+    wit::metrics::gauge(name, help, with).map_err(refusal)
 }
 
 pub(crate) fn define_histogram(
@@ -277,7 +376,7 @@ pub(crate) fn define_histogram(
     with: &[(&str, &str)],
     bounds: &[f64],
 ) -> Result<u32, Refusal> {
-    wit::metrics::histogram(name, help, &labels(with), bounds).map_err(refusal)
+    wit::metrics::histogram(name, help, with, bounds).map_err(refusal)
 }
 
 pub(crate) fn metric_add(metric: u32, delta: u64) {

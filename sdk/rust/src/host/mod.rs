@@ -8,7 +8,7 @@ pub(crate) mod mock;
 #[cfg(target_arch = "wasm32")]
 pub(crate) use guest::*;
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) use mock::{calls::*, services::*};
+pub(crate) use mock::{calls::*, limiter::*, services::*};
 
 /// Where fields stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

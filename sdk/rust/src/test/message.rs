@@ -1,7 +1,7 @@
 //! What goes into a harness: requests and responses, as a client or an upstream would send them.
 
 use crate::host::mock::{Exchange, Fields};
-use crate::views::TlsFacts;
+use crate::views::{CertificateFacts, TlsFacts};
 
 /// A request for a filter.
 ///
@@ -102,6 +102,21 @@ impl Request {
         self.exchange.tls = Some(facts);
         "https".clone_into(&mut self.exchange.scheme);
         self
+    }
+
+    /// Lets the client have shown a certificate, which the proxy has verified. Without [`Request::tls`], the connection is one
+    /// of TLS 1.3.
+    pub fn client_certificate(mut self, facts: CertificateFacts) -> Self {
+        self.exchange.certificate = Some(facts);
+        if self.exchange.tls.is_some() {
+            return self;
+        }
+        self.tls(TlsFacts {
+            version: "TLSv1.3".to_owned(),
+            cipher: "TLS_AES_128_GCM_SHA256".to_owned(),
+            server_name: None,
+            alpn: None,
+        })
     }
 
     /// Sets the route's name.

@@ -202,6 +202,23 @@ impl<F: Exported> Harness<F> {
         });
     }
 
+    /// Whether the store is out of reach from now on.
+    pub fn store_down(&self, down: bool) {
+        self.host.borrow_mut().store_down = down;
+    }
+
+    /// Whether buckets in the shared place are out of reach from now on.
+    pub fn limiter_down(&self, down: bool) {
+        self.host.borrow_mut().limiter_down = down;
+    }
+
+    /// How many exchanges are in flight under a key, in both places. One is until [`Harness::end`].
+    pub fn in_flight(&self, key: &str) -> u32 {
+        let host = self.host.borrow();
+        let entered = host.entered.iter().filter(|entered| entered.key == key);
+        u32::try_from(entered.count()).unwrap_or(u32::MAX)
+    }
+
     /// Takes the grant of a namespace of the store away; all others are granted.
     pub fn refuse_store(&self, namespace: &str) {
         self.host.borrow_mut().refused.push(namespace.to_owned());
@@ -213,7 +230,11 @@ impl<F: Exported> Harness<F> {
     pub fn request(&mut self, request: Request) -> Outcome {
         self.last += 1;
         let id = self.last;
-        self.host.borrow_mut().exchange = request.exchange;
+        {
+            let mut host = self.host.borrow_mut();
+            host.exchange = request.exchange;
+            host.exchange.began = host.monotonic;
+        }
         let (body, trailers) =
             self.direction(id, Phase::RequestHead, request.pieces, request.trailers);
         Outcome::new(id, self.host.borrow().exchange.clone(), body, trailers)
@@ -281,6 +302,8 @@ impl<F: Exported> Harness<F> {
         if self.interests.has(Phase::Log) {
             mock::inside(&self.host, || self.slot.log(outcome.id));
         }
+        let mut host = self.host.borrow_mut();
+        host.entered.retain(|entered| entered.id != outcome.id);
     }
 
     /// How many exchanges the filter keeps state for: 0 when all that began have ended.

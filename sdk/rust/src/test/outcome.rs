@@ -54,6 +54,8 @@ pub struct Outcome {
     pub answer: Option<Answered>,
     /// The request as the filter left it. With an answer, nothing of it goes on.
     pub request: Sent,
+    /// How long the filter let the request wait in all, in milliseconds. The harness does not wait and its clocks stand still.
+    pub delay_ms: u32,
     pub(super) id: u64,
     pub(super) exchange: Exchange,
 }
@@ -77,6 +79,7 @@ impl Outcome {
                 body,
                 trailers,
             },
+            delay_ms: exchange.delayed,
             id,
             exchange,
         }

@@ -182,6 +182,8 @@ impl<F: Exported> Harness<F> {
             host.exchange.phase = Some(phase);
             host.exchange.head_open = head_open;
             host.exchange.answer = None;
+            host.exchange.delay = 0;
+            host.current = id;
             u32::try_from(host.exchange.piece.len()).unwrap_or(u32::MAX)
         };
         let slot = &self.slot;
@@ -194,6 +196,10 @@ impl<F: Exported> Harness<F> {
             Phase::ResponseTrailers => slot.response_trailers(id),
             Phase::Log => Flow::Continue,
         });
+        {
+            let exchange = &mut self.host.borrow_mut().exchange;
+            exchange.delayed += std::mem::take(&mut exchange.delay);
+        }
         match flow {
             Flow::Hold if !matches!(phase, Phase::RequestHead | Phase::ResponseHead) => {
                 panic!("the filter returned `Flow::Hold` from {phase:?}: only a head can be held")

@@ -110,6 +110,7 @@ pub fn fuzz(data: &[u8]) -> u64 {
     let filter = match module.on_worker(&WorkerServices {
         http: Rc::new(Answers),
         give_way: || Box::pin(ready(())),
+        sleep: |_| Box::pin(ready(())),
     }) {
         Ok(filter) => filter,
         Err(error) => return fingerprint(error.fault.kind()),

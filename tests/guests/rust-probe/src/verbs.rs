@@ -96,6 +96,39 @@ fn services(words: &[&str]) -> Option<String> {
             let verdict = limiter::take(key, number(tokens), number(rate), number(burst));
             format!("{} {}", verdict.allowed, verdict.remaining)
         }
+        ["enter", place, key, limit] => {
+            match limiter::enter(key, number(limit), self::place(place)?) {
+                Ok(entry) => format!("{} {}", entry.allowed, entry.in_flight),
+                Err(error) => format!("{error:?}"),
+            }
+        }
+        ["take-all", place, ref demands @ ..] => {
+            let demands: Option<Vec<_>> = demands
+                .chunks(3)
+                .map(|demand| match *demand {
+                    [key, tokens, shape] => Some((key, number(tokens), bucket(place, shape)?)),
+                    _ => None,
+                })
+                .collect();
+            let demands = demands?;
+            let demands: Vec<_> = demands
+                .iter()
+                .map(|(key, tokens, bucket)| limiter::Demand::new(bucket, key, *tokens))
+                .collect();
+            match limiter::take_all(self::place(place)?, &demands) {
+                Ok(levels) => levels.into_iter().map(level).collect::<Vec<_>>().join(", "),
+                Err(error) => format!("{error:?}"),
+            }
+        }
+        [verb @ ("try-take" | "peek" | "charge"), place, key, tokens, shape] => {
+            let bucket = bucket(place, shape)?;
+            let outcome = match verb {
+                "try-take" => bucket.take(key, number(tokens)),
+                "peek" => bucket.peek(key, number(tokens)),
+                _ => bucket.charge(key, number(tokens)),
+            };
+            outcome.map_or_else(|error| format!("{error:?}"), level)
+        }
         #[cfg(feature = "calls")]
         ["call", upstream, method, path] => called(http::Call::new(method, path), upstream),
         #[cfg(feature = "calls")]
@@ -124,6 +157,32 @@ fn services(words: &[&str]) -> Option<String> {
         }
         _ => return None,
     })
+}
+
+fn place(word: &str) -> Option<limiter::Place> {
+    match word {
+        "local" => Some(limiter::Place::Local),
+        "shared" => Some(limiter::Place::Shared),
+        _ => None,
+    }
+}
+
+/// `CAPACITY/REFILL/PERIOD-MS`, or `CAPACITY@FULL-AT-MS`.
+fn bucket(at: &str, shape: &str) -> Option<limiter::Bucket> {
+    let bucket = if let Some((capacity, end)) = shape.split_once('@') {
+        limiter::Bucket::until(number(capacity), number(end))
+    } else {
+        let mut numbers = shape.split('/').map(number);
+        limiter::Bucket::refilling(numbers.next()?, numbers.next()?, numbers.next()?)
+    };
+    Some(limiter::Bucket {
+        place: place(at)?,
+        ..bucket
+    })
+}
+
+fn level(level: limiter::Level) -> String {
+    format!("{} {}", level.allowed, level.remaining)
 }
 
 #[cfg(feature = "calls")]

@@ -63,6 +63,9 @@ macro_rules! line {
             ["set-path", path] => Some(result($view.set_path(path))),
             ["set-query"] => Some(result($view.set_query(None))),
             ["set-query", query] => Some(result($view.set_query(Some(query)))),
+            ["delay", milliseconds] => {
+                Some(result($view.delay(milliseconds.parse().unwrap_or_default())))
+            }
             _ => None,
         }
     };
@@ -145,6 +148,11 @@ macro_rules! view {
                     "protocol" => view.protocol(),
                     "route" => view.route(),
                     "request-id" => view.request_id(),
+                    "elapsed" => view.elapsed().to_string(),
+                    "certificate" => view.client_certificate().map_or_else(
+                        || "none".to_owned(),
+                        |facts| format!("{facts:?}"),
+                    ),
                     "tls" => view.tls().map_or_else(
                         || "none".to_owned(),
                         |tls| {

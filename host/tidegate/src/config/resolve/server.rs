@@ -63,7 +63,8 @@ impl Resolver<'_> {
             cache: self.cache(),
             drain_timeout: written.drain_timeout.0,
             dns_refresh: written.dns_refresh.0,
-            trusted_proxies: self.trusted_proxies(),
+            trusted_proxies: self.networks("trusted-proxies", &self.written.server.trusted_proxies),
+            proxy_protocol: self.networks("proxy-protocol", &self.written.server.proxy_protocol),
             access_log: self.access_log(),
             underscores: match written.underscores {
                 written::Underscores::Drop => Underscores::Drop,
@@ -190,10 +191,10 @@ impl Resolver<'_> {
         }
     }
 
-    fn trusted_proxies(&mut self) -> Vec<IpNet> {
+    fn networks(&mut self, key: &str, written: &[String]) -> Vec<IpNet> {
         let mut networks = Vec::new();
-        for (index, text) in self.written.server.trusted_proxies.iter().enumerate() {
-            let pointer = format!("/server/trusted-proxies/{index}");
+        for (index, text) in written.iter().enumerate() {
+            let pointer = format!("/server/{key}/{index}");
             let address = text.parse::<IpAddr>().map(IpNet::from);
             match text.parse::<IpNet>().ok().or(address.ok()) {
                 Some(network) if network.trunc() == network => networks.push(network),

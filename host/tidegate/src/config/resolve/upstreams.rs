@@ -17,6 +17,10 @@ use crate::plugins::{NAME_RULE, is_name};
 /// The upstream that `--upstream` names, and that a route without `upstream` takes.
 pub(super) const DEFAULT: &str = "default";
 
+/// Bounds of `max-head`.
+const KIB4: u64 = 4 << 10;
+const MIB: u64 = 1 << 20;
+
 /// What stands before `://` in an endpoint.
 const SCHEMES: [&str; 3] = ["http", "https", "h2c"];
 
@@ -51,6 +55,7 @@ impl Resolver<'_> {
             let idle = self.time(&at("idle-timeout"), written.idle_timeout, DAY);
             let keep_alive = self.time(&at("keep-alive"), written.keep_alive, DAY);
             let max_age = self.time(&at("max-age"), written.max_age, DAY);
+            let max_head = self.size(&at("max-head"), written.max_head, KIB4..=MIB);
             upstreams.push(Upstream {
                 name: Arc::from(name.as_str()),
                 endpoints: self.endpoints(name, &at("endpoints"), written),
@@ -60,6 +65,8 @@ impl Resolver<'_> {
                 idle_connections: written.idle_connections,
                 keep_alive,
                 max_age,
+                max_head: usize::try_from(max_head).unwrap_or(usize::MAX),
+                max_fields: written.max_fields,
                 tls: self.upstream_tls(&at("tls"), &written.tls, &mut files),
             });
         }

@@ -87,8 +87,10 @@ impl Pages {
 
     /// Shows a snapshot that came into force, as long as somebody holds it.
     pub(crate) fn hold(&self, snapshot: &Arc<Snapshot>) {
-        let held = (Timestamp::now(), Arc::downgrade(snapshot));
-        self.snapshots.borrow_mut().push(held);
+        let mut snapshots = self.snapshots.borrow_mut();
+        // Nobody may ever look, and what is remembered of a snapshot keeps its place in memory.
+        snapshots.retain(|(_, snapshot)| snapshot.strong_count() > 0);
+        snapshots.push((Timestamp::now(), Arc::downgrade(snapshot)));
     }
 
     /// Shows these filters.
@@ -124,4 +126,21 @@ fn rendered(value: &serde_json::Value) -> Bytes {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_snapshots_that_are_gone_nothing_is_kept() {
+        let pages = Pages::new(Arc::default());
+        let first = Arc::new(Snapshot::default());
+        pages.hold(&first);
+        for _ in 0..100 {
+            pages.hold(&Arc::new(Snapshot::default()));
+        }
+        assert!(pages.snapshots.borrow().len() <= 2);
+        assert!(pages.snapshots.borrow()[0].1.upgrade().is_some());
+    }
 }

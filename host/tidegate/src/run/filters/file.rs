@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use tidegate_wasm::Compiled;
+use tidegate_wasm::{Compiled, Engine};
 
-use super::Tools;
 use crate::load;
 use crate::run::stamp::Stamp;
 
@@ -24,13 +23,27 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// A file at which the reading itself failed.
+    pub(super) fn broken(path: &Path) -> Self {
+        Known {
+            stamp: Stamp::of(path),
+            digest: None,
+            compiled: Err("reading it failed in a way that no file should cause".into()),
+        }
+    }
+
+    /// Whether the file looks as it did when it was read.
+    pub(super) fn looks_same(&self, path: &Path) -> bool {
+        self.stamp.is_some() && self.stamp == Stamp::of(path)
+    }
+
     /// Reads and compiles a file, unless what is known of it still holds. `sure` reads it in any case. None: it is
     /// not there.
     pub(super) fn read(
         path: &Path,
         before: Option<&Known>,
         sure: bool,
-        tools: &Tools,
+        engine: &Engine,
     ) -> Option<Known> {
         // First the stamp: if the file changes while it is read, it looks changed afterwards.
         let stamp = Stamp::of(path);
@@ -41,7 +54,7 @@ impl Known {
         {
             return Some(before.clone());
         }
-        let bytes = match load::read(&tools.engine, path) {
+        let bytes = match load::read(engine, path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -61,7 +74,7 @@ impl Known {
                 ..before.clone()
             });
         }
-        let compiled = tools.engine.compile(&bytes);
+        let compiled = engine.compile(&bytes);
         Some(Known {
             stamp,
             digest: Some(digest),

@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tidegate_core::clock::SystemClock;
 use tidegate_core::metrics::Registry;
 use tidegate_core::services::Services;
 use tidegate_gateway::state::{MemoryStore, TokenBuckets};
-use tidegate_wasm::{Engine, EngineOptions};
+use tidegate_wasm::{Compiler, Engine, EngineOptions, Kind};
 
 use super::*;
 use crate::logging::GuestLog;
 use crate::run::filters::State;
+use crate::run::start::lock;
 
 /// A folder with a configuration and plugins, and what reads them.
 struct Stage {
@@ -52,9 +54,69 @@ fn services() -> Services {
     }
 }
 
+/// A compiler for which some files take as long as a test wants.
+#[derive(Debug, Default)]
+struct Patient {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// Bytes by which it knows such a file.
+const SLOW: &[u8] = b"takes long";
+
+impl Patient {
+    fn open(&self) {
+        *lock(&self.open) = true;
+        self.opened.notify_all();
+    }
+}
+
+// SAFETY: what it gives is what `precompile` of this process gave.
+#[expect(unsafe_code, reason = "a compiler vouches for its code")]
+unsafe impl Compiler for Patient {
+    fn compile(&self, kind: Kind, file: &[u8]) -> Result<Vec<u8>, String> {
+        if file.windows(SLOW.len()).any(|it| it == SLOW) {
+            let open = self.opened.wait_while(lock(&self.open), |open| !*open);
+            drop(open);
+        }
+        tidegate_wasm::precompile(kind, file)
+    }
+}
+
+/// A filter that takes long to compile.
+fn slow() -> Vec<u8> {
+    let text = String::from_utf8(SLOW.to_vec()).unwrap();
+    let text = format!(
+        r#"(module (@custom "note" "{text}")
+            (func (export "tidegate:filter/callbacks@0.1.0#log") (param i64)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
 impl Stage {
     /// Writes files, `tidegate.toml` perhaps among them, and starts.
     fn new(files: &[(&str, &[u8])]) -> (Self, Report) {
+        Self::with(files, EngineOptions::default())
+    }
+
+    /// As [`new`](Self::new), with a compiler for which files may take long, and the files that were called for.
+    fn with_patience(
+        files: &[(&str, &[u8])],
+    ) -> (Self, Arc<Patient>, std::sync::mpsc::Receiver<PathBuf>) {
+        let patient = Arc::new(Patient::default());
+        let options = EngineOptions {
+            compiler: Some(Arc::clone(&patient) as Arc<dyn Compiler>),
+            ..EngineOptions::default()
+        };
+        let (mut stage, _) = Self::with(files, options);
+        let (call, called) = std::sync::mpsc::channel();
+        stage.reader.when_compiled(Arc::new(move |path: &Path| {
+            let _ = call.send(path.to_owned());
+        }));
+        (stage, patient, called)
+    }
+
+    fn with(files: &[(&str, &[u8])], engine: EngineOptions) -> (Self, Report) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("plugins")).unwrap();
         for (name, bytes) in files {
@@ -68,7 +130,7 @@ impl Stage {
         };
         let outcome = config::load(&options, &Environment::Process);
         let tools = Tools {
-            engine: Engine::new(EngineOptions::default()).unwrap(),
+            engine: Engine::new(engine).unwrap(),
             services: services(),
         };
         let checked = outcome.checked.unwrap();
@@ -341,4 +403,95 @@ fn a_swap_of_links_is_seen_by_what_they_lead_to() {
     publish("..2", 2);
     assert_eq!(news(&stage.look()), ["a"]);
     assert!(stage.look().news.is_empty());
+}
+
+const TWO: &str = "[upstream.u]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+    [[route]]\nfilters = [\"a\", \"b\"]\n";
+/// How long a test waits for what must come.
+const LONG: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_file_that_takes_long_to_compile_holds_nothing_else_up() {
+    let (mut stage, patient, called) = Stage::with_patience(&[
+        ("tidegate.toml", TWO.as_bytes()),
+        ("plugins/a.wasm", &version(1)),
+        ("plugins/b.wasm", &version(2)),
+    ]);
+    stage.write("plugins/a.wasm", &slow());
+    stage.write("plugins/b.wasm", &version(3));
+    stage.write(
+        "tidegate.toml",
+        format!("{TWO}methods = [\"GET\"]").as_bytes(),
+    );
+    let report = stage.look();
+    assert_eq!(news(&report), ["b"]);
+    assert!(matches!(
+        report.configuration,
+        Configuration::Changed { .. }
+    ));
+    assert!(report.snapshot.is_some());
+    // It runs on as it was, and is not begun again, nor waited for.
+    let report = stage.look();
+    assert!(news(&report).is_empty());
+    assert!(report.statuses.iter().all(|status| status.running));
+    stage.write("plugins/b.wasm", &version(4));
+    assert_eq!(news(&stage.look()), ["b"]);
+    patient.open();
+    let file = called.recv_timeout(LONG).unwrap();
+    assert!(file.ends_with("plugins/a.wasm"), "{}", file.display());
+    assert_eq!(news(&stage.look()), ["a"]);
+    assert!(called.try_recv().is_err(), "called for what was waited for");
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_compiled_is_compiled_again() {
+    let (mut stage, patient, called) = Stage::with_patience(&[
+        ("tidegate.toml", TWO.as_bytes()),
+        ("plugins/a.wasm", &version(1)),
+        ("plugins/b.wasm", &version(2)),
+    ]);
+    stage.write("plugins/a.wasm", &slow());
+    assert!(news(&stage.look()).is_empty());
+    stage.write("plugins/a.wasm", &version(30));
+    assert!(news(&stage.look()).is_empty(), "one at a time");
+    patient.open();
+    called.recv_timeout(LONG).unwrap();
+    let report = stage.look();
+    assert_eq!(news(&report), ["a"]);
+    let status = report.statuses.iter().find(|status| status.name == "a");
+    assert_eq!(
+        status.and_then(|status| status.digest.as_deref()),
+        Some(
+            &*Engine::new(EngineOptions::default())
+                .unwrap()
+                .compile(&version(30))
+                .unwrap()
+                .digest()
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn a_configuration_waits_for_the_new_filter_that_it_names_and_nobody_for_the_configuration() {
+    let (mut stage, patient, called) = Stage::with_patience(&[
+        ("tidegate.toml", TWO.as_bytes()),
+        ("plugins/a.wasm", &version(1)),
+        ("plugins/b.wasm", &version(2)),
+    ]);
+    stage.write("plugins/new.wasm", &slow());
+    stage.write("plugins/b.wasm", &version(3));
+    let with_new = TWO.replace("\"b\"]", "\"b\", \"new\"]");
+    stage.write("tidegate.toml", with_new.as_bytes());
+    let report = stage.look();
+    assert_eq!(news(&report), ["b"]);
+    assert_eq!(report.configuration, Configuration::Same);
+    patient.open();
+    called.recv_timeout(LONG).unwrap();
+    let report = stage.look();
+    assert_eq!(news(&report), ["new"]);
+    assert!(matches!(
+        report.configuration,
+        Configuration::Changed { .. }
+    ));
 }

@@ -18,8 +18,10 @@ pub(crate) struct Checked {
     pub(crate) phases: Phases,
     /// Whether it makes HTTP calls, so that its calls may wait.
     pub(crate) waits: bool,
-    /// What it must be granted.
+    /// What it reaches outside of its exchange.
     pub(crate) capabilities: Vec<Capability>,
+    /// Those of them without which it is of use too, as its manifest says.
+    pub(crate) optional: Vec<Capability>,
 }
 
 /// Something outside of the exchange that a file imports.
@@ -28,6 +30,13 @@ pub(crate) enum Capability {
     Http,
     Store,
     Environment,
+}
+
+impl Checked {
+    /// Whether it may be run by calls that never wait: it makes no HTTP calls, or can do without them.
+    pub(super) fn runs_at_once(&self) -> bool {
+        !self.waits || self.optional.contains(&Capability::Http)
+    }
 }
 
 impl Capability {
@@ -58,6 +67,7 @@ pub(crate) fn check(shape: &Shape) -> Result<Checked, LoadError> {
         phases: Phases::NONE,
         waits: false,
         capabilities: Vec::new(),
+        optional: optional(shape),
     };
     for import in &shape.imports {
         let interface = check_import(import)?;
@@ -93,6 +103,17 @@ pub(crate) fn check(shape: &Shape) -> Result<Checked, LoadError> {
     }
     checked.contract = newest.unwrap_or(OURS);
     Ok(checked)
+}
+
+/// What a manifest says that its filter can do without.
+fn optional(shape: &Shape) -> Vec<Capability> {
+    let said = shape.manifest.iter().flat_map(|it| &it.capabilities);
+    let said = said.filter(|capability| capability.optional);
+    said.filter_map(|said| {
+        let known = [Capability::Http, Capability::Store, Capability::Environment];
+        known.into_iter().find(|known| known.key() == said.kind)
+    })
+    .collect()
 }
 
 fn check_import(import: &Item) -> Result<Interface<'_>, LoadError> {
@@ -132,6 +153,14 @@ fn check_import(import: &Item) -> Result<Interface<'_>, LoadError> {
                     names.join(", ")
                 )));
             };
+            let since = contract::since(interface.name, &import.name);
+            if interface.version < since {
+                return Err(LoadError::AddedLater {
+                    import: shown,
+                    since: since.to_string(),
+                    named: interface.version.to_string(),
+                });
+            }
             match found {
                 // The component runtime checks the type when it links.
                 ItemType::Lifted => {}

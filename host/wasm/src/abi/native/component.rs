@@ -75,6 +75,18 @@ pub(super) fn link_call(linker: &mut Linker<Held>) -> Done<()> {
     )
 }
 
+/// The same for a filter that was granted no upstream: it is told so, and nothing waits.
+pub(super) fn link_no_call(linker: &mut Linker<State>) -> Done<()> {
+    let mut instance = linker.instance(&format!("{PACKAGE}/http-client@{OURS_TEXT}"))?;
+    instance.func_wrap(
+        "call",
+        |_: StoreContextMut<'_, State>, _: (String, CallRequest)| {
+            let result: Result<CallResponse, CallError> = Err(CallError::NotGranted);
+            Ok((result,))
+        },
+    )
+}
+
 fn begin_call(
     state: &mut State,
     upstream: &str,

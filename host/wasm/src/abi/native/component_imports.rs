@@ -1,7 +1,8 @@
 //! The contract's imports for the component runtime, each a translation to the functions of `host`.
 
 use tidegate_core::exchange::{Part, Refusal};
-use tidegate_core::services::Level;
+use tidegate_core::limiter::{Bucket, Demand, Level, LimiterError, Place};
+use tidegate_core::services::Level as LogLevel;
 
 use super::component::bindings::tidegate::filter::{
     body, clock, environment, exchange, limiter, log, metrics, random, store, types,
@@ -199,6 +200,32 @@ impl exchange::Host for State {
             .change(|exchange| exchange.set_property(&name, &value))
             .map_err(refusal))
     }
+
+    fn elapsed(&mut self) -> Done<u64> {
+        Ok(self.read(|exchange| exchange.pace.elapsed()))
+    }
+
+    fn delay(&mut self, milliseconds: u32) -> Changed {
+        Ok(State::delay(self, milliseconds).map_err(refusal))
+    }
+
+    fn client_certificate(&mut self) -> Done<Option<exchange::CertificateFacts>> {
+        Ok(self.read(|exchange| {
+            let facts = host::client_certificate(exchange)?.clone();
+            Some(exchange::CertificateFacts {
+                subject: facts.subject,
+                issuer: facts.issuer,
+                serial: facts.serial,
+                not_before: facts.not_before,
+                not_after: facts.not_after,
+                sha256: facts.sha256,
+                dns_names: facts.dns_names,
+                uris: facts.uris,
+                emails: facts.emails,
+                ip_addresses: facts.ip_addresses,
+            })
+        }))
+    }
 }
 
 impl body::Host for State {
@@ -218,23 +245,23 @@ impl body::Host for State {
     }
 }
 
-fn level(level: log::Level) -> Level {
+fn log_level(level: log::Level) -> LogLevel {
     match level {
-        log::Level::Error => Level::Error,
-        log::Level::Warn => Level::Warn,
-        log::Level::Info => Level::Info,
-        log::Level::Debug => Level::Debug,
-        log::Level::Trace => Level::Trace,
+        log::Level::Error => LogLevel::Error,
+        log::Level::Warn => LogLevel::Warn,
+        log::Level::Info => LogLevel::Info,
+        log::Level::Debug => LogLevel::Debug,
+        log::Level::Trace => LogLevel::Trace,
     }
 }
 
 impl log::Host for State {
     fn enabled(&mut self, of: log::Level) -> Done<bool> {
-        Ok(self.log_enabled(level(of)))
+        Ok(self.log_enabled(log_level(of)))
     }
 
     fn write(&mut self, of: log::Level, message: String) -> Done<()> {
-        self.log_write(level(of), &message);
+        self.log_write(log_level(of), &message);
         Ok(())
     }
 }
@@ -367,6 +394,115 @@ impl limiter::Host for State {
             retry_after_ns: verdict.retry_after,
             reset_after_ns: verdict.reset_after,
         })
+    }
+
+    fn try_take(
+        &mut self,
+        at: limiter::Place,
+        key: String,
+        tokens: u64,
+        shape: limiter::Bucket,
+    ) -> Limited<limiter::Level> {
+        let demand = Demand {
+            key: &key,
+            tokens,
+            bucket: bucket(&shape),
+        };
+        let outcome = self.limiter_try(place(at), &demand, true);
+        Ok(outcome.map(level).map_err(limiter_refusal))
+    }
+
+    fn peek(
+        &mut self,
+        at: limiter::Place,
+        key: String,
+        tokens: u64,
+        shape: limiter::Bucket,
+    ) -> Limited<limiter::Level> {
+        let demand = Demand {
+            key: &key,
+            tokens,
+            bucket: bucket(&shape),
+        };
+        let outcome = self.limiter_try(place(at), &demand, false);
+        Ok(outcome.map(level).map_err(limiter_refusal))
+    }
+
+    fn take_all(
+        &mut self,
+        at: limiter::Place,
+        demands: Vec<limiter::Demand>,
+    ) -> Limited<Vec<limiter::Level>> {
+        let demands: Vec<_> = demands.iter().map(asked).collect();
+        let outcome = self.limiter_take_all(place(at), &demands);
+        Ok(outcome
+            .map(|levels| levels.into_iter().map(level).collect())
+            .map_err(limiter_refusal))
+    }
+
+    fn charge(
+        &mut self,
+        at: limiter::Place,
+        key: String,
+        tokens: i64,
+        shape: limiter::Bucket,
+    ) -> Limited<limiter::Level> {
+        let outcome = self.limiter_charge(place(at), &key, tokens, bucket(&shape));
+        Ok(outcome.map(level).map_err(limiter_refusal))
+    }
+
+    fn enter(&mut self, at: limiter::Place, key: String, limit: u32) -> Limited<limiter::Entry> {
+        let outcome = self.limiter_enter(place(at), &key, limit);
+        Ok(outcome
+            .map(|entry| limiter::Entry {
+                allowed: entry.allowed,
+                in_flight: entry.in_flight,
+            })
+            .map_err(limiter_refusal))
+    }
+}
+
+type Limited<T> = Done<Result<T, limiter::LimiterError>>;
+
+fn place(place: limiter::Place) -> Place {
+    match place {
+        limiter::Place::Local => Place::Local,
+        limiter::Place::Shared => Place::Shared,
+    }
+}
+
+fn bucket(bucket: &limiter::Bucket) -> Bucket {
+    Bucket {
+        capacity: bucket.capacity,
+        refill: bucket.refill,
+        period_ms: bucket.period_ms,
+        full_at_ms: bucket.full_at_ms,
+    }
+}
+
+fn asked(demand: &limiter::Demand) -> Demand<'_> {
+    Demand {
+        key: &demand.key,
+        tokens: demand.tokens,
+        bucket: bucket(&demand.bucket),
+    }
+}
+
+fn level(level: Level) -> limiter::Level {
+    limiter::Level {
+        allowed: level.allowed,
+        remaining: level.remaining,
+        retry_after_ns: level.retry_after,
+        reset_after_ns: level.reset_after,
+    }
+}
+
+fn limiter_refusal(error: LimiterError) -> limiter::LimiterError {
+    match error {
+        LimiterError::TooLarge => limiter::LimiterError::TooLarge,
+        LimiterError::Invalid => limiter::LimiterError::Invalid,
+        LimiterError::Unavailable => limiter::LimiterError::Unavailable,
+        LimiterError::NotNow => limiter::LimiterError::NotNow,
     }
 }
 

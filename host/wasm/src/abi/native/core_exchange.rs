@@ -277,6 +277,48 @@ pub(super) fn tls(guest: Guest<'_>, result: u32) -> Done {
     Ok(())
 }
 
+pub(super) fn elapsed(guest: Guest<'_>) -> Done<u64> {
+    Ok(guest.state.read(|exchange| exchange.pace.elapsed()))
+}
+
+pub(super) fn delay(guest: Guest<'_>, milliseconds: u32, result: u32) -> Done {
+    let outcome = guest.state.delay(milliseconds);
+    put_unit(guest.memory, result, outcome.map_err(refusal))
+}
+
+pub(super) fn client_certificate(guest: Guest<'_>, result: u32) -> Done {
+    guest.state.reply.begin(result, 88, 8);
+    guest.state.reply_from(|exchange, reply| {
+        let Some(facts) = host::client_certificate(exchange) else {
+            return;
+        };
+        reply.put(0, [1]);
+        for (at, text) in [
+            (8, &facts.subject),
+            (16, &facts.issuer),
+            (24, &facts.serial),
+            (48, &facts.sha256),
+        ] {
+            reply.bytes(at, text.as_bytes());
+        }
+        reply.put(32, facts.not_before.to_le_bytes());
+        reply.put(40, facts.not_after.to_le_bytes());
+        for (at, names) in [
+            (56, &facts.dns_names),
+            (64, &facts.uris),
+            (72, &facts.emails),
+            (80, &facts.ip_addresses),
+        ] {
+            let mut element = reply.list(at, names.len(), 8, 4);
+            for name in names {
+                reply.bytes(element, name.as_bytes());
+                element += 8;
+            }
+        }
+    });
+    Ok(())
+}
+
 pub(super) fn route(guest: Guest<'_>, result: u32) -> Done {
     give_text(guest, result, |exchange| &exchange.route)
 }

@@ -127,6 +127,7 @@ macro_rules! imports {
                 $($(($interface, $name) => {
                     define_shared!($kind linker module outside $name $function [$($arg $ty)*]);
                 })*)*
+                ("http-client", "call") => define_no_call(linker, module)?,
                 _ => return Ok(false),
             }
             Ok(true)
@@ -184,6 +185,9 @@ imports! {
         gives "request-id" = exchange::request_id: (result: u32);
         gives "property" = exchange::property: (name: u32, length: u32, result: u32);
         plain "set-property" = exchange::set_property: (name: u32, name_length: u32, value: u32, value_length: u32, result: u32);
+        plain "elapsed" = exchange::elapsed: () -> u64;
+        plain "delay" = exchange::delay: (milliseconds: u32, result: u32);
+        gives "client-certificate" = exchange::client_certificate: (result: u32);
     }
     "body" {
         gives "read" = exchange::read: (offset: u32, max: u32, result: u32);
@@ -219,6 +223,11 @@ imports! {
     }
     "limiter" {
         plain "take" = services::take: (key: u32, length: u32, tokens: u32, rate: f64, burst: u32, result: u32);
+        plain "try-take" = services::try_take: (place: u32, key: u32, length: u32, tokens: u64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        plain "peek" = services::peek: (place: u32, key: u32, length: u32, tokens: u64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        gives "take-all" = services::take_all: (place: u32, demands: u32, count: u32, result: u32);
+        plain "charge" = services::charge: (place: u32, key: u32, length: u32, tokens: i64, capacity: u64, refill: u64, period: u64, full_at: u64, result: u32);
+        plain "enter" = services::enter: (place: u32, key: u32, length: u32, limit: u32, result: u32);
     }
     "environment" {
         gives "get" = services::environment: (name: u32, length: u32, result: u32);
@@ -233,6 +242,33 @@ static CALL: Import = Import {
     params: &["i32"; 13],
     results: &[],
 };
+
+/// [`CALL`] for a filter that was granted no upstream: it is told so, and nothing waits.
+fn define_no_call(linker: &mut Linker<State>, module: &str) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        module,
+        "call",
+        |mut caller: Caller<'_, State>,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         _: u32,
+         result: u32| {
+            let state = split(&mut caller)?.state;
+            services::called(state, Err(CallRefusal::NotGranted), result);
+            deliver(&mut caller)
+        },
+    )?;
+    Ok(())
+}
 
 fn define_call(linker: &mut Linker<Held>, module: &str) -> wasmtime::Result<()> {
     type Flat = (

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
+use tidegate_core::limiter::{self, Bucket, Demand, LimiterError, Place};
 use tidegate_core::services::{CallFuture, Level};
 
 use super::core_values::{
@@ -331,6 +332,211 @@ pub(super) fn take(
         put(guest.memory, at, 1, nanoseconds.to_le_bytes())?;
     }
     Ok(())
+}
+
+fn place(value: u32) -> Done<Place> {
+    match value {
+        0 => Ok(Place::Local),
+        1 => Ok(Place::Shared),
+        _ => Err(no_such_value("place", value)),
+    }
+}
+
+fn limiter_refusal(refusal: LimiterError) -> u8 {
+    match refusal {
+        LimiterError::TooLarge => 0,
+        LimiterError::Invalid => 1,
+        LimiterError::Unavailable => 2,
+        LimiterError::NotNow => 3,
+    }
+}
+
+/// The 32 bytes of a `level`.
+fn level_bytes(level: &limiter::Level) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let numbers = [level.remaining, level.retry_after, level.reset_after];
+    let (eights, _) = bytes.as_chunks_mut::<8>();
+    for (place, number) in eights.iter_mut().skip(1).zip(numbers) {
+        *place = number.to_le_bytes();
+    }
+    let [allowed, ..] = &mut bytes;
+    *allowed = u8::from(level.allowed);
+    bytes
+}
+
+/// `result<level, limiter-error>`: the payload stands at 8.
+fn put_level(memory: &mut [u8], at: u32, outcome: Result<limiter::Level, LimiterError>) -> Done {
+    let mut bytes = [0; 40];
+    let [discriminant, _, _, _, _, _, _, _, payload @ ..] = &mut bytes;
+    match outcome {
+        Ok(level) => *payload = level_bytes(&level),
+        Err(error) => {
+            *discriminant = 1;
+            let [reason, ..] = payload;
+            *reason = limiter_refusal(error);
+        }
+    }
+    put(memory, at, 8, bytes)
+}
+
+/// The flat arguments of a `demand`.
+type DemandArguments = (u32, u32, u64, u64, u64, u64, u64);
+
+fn demand(
+    memory: &[u8],
+    (key, length, tokens, capacity, refill, period_ms, full_at_ms): DemandArguments,
+) -> Done<Demand<'_>> {
+    Ok(Demand {
+        key: text(memory, key, length)?,
+        tokens,
+        bucket: Bucket {
+            capacity,
+            refill,
+            period_ms,
+            full_at_ms,
+        },
+    })
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens records"
+)]
+pub(super) fn try_take(
+    guest: Guest<'_>,
+    at: u32,
+    key: u32,
+    length: u32,
+    tokens: u64,
+    capacity: u64,
+    refill: u64,
+    period: u64,
+    full_at: u64,
+    result: u32,
+) -> Done {
+    let arguments = (key, length, tokens, capacity, refill, period, full_at);
+    let demand = demand(guest.memory, arguments)?;
+    let outcome = guest.state.limiter_try(place(at)?, &demand, true);
+    put_level(guest.memory, result, outcome)
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens records"
+)]
+pub(super) fn peek(
+    guest: Guest<'_>,
+    at: u32,
+    key: u32,
+    length: u32,
+    tokens: u64,
+    capacity: u64,
+    refill: u64,
+    period: u64,
+    full_at: u64,
+    result: u32,
+) -> Done {
+    let arguments = (key, length, tokens, capacity, refill, period, full_at);
+    let demand = demand(guest.memory, arguments)?;
+    let outcome = guest.state.limiter_try(place(at)?, &demand, false);
+    put_level(guest.memory, result, outcome)
+}
+
+/// A guest's `list<demand>`. What is more than may be asked for is refused without being read.
+fn demands(memory: &[u8], at: u32, count: u32) -> Done<Vec<Demand<'_>>> {
+    let elements = memory::list(memory, at, count, 48, 8)?.chunks_exact(48);
+    elements
+        .take(limiter::MAX_DEMANDS + 1)
+        .map(|element| {
+            let long = |at| memory::long(element, at);
+            let (key, length) = (memory::number(element, 0), memory::number(element, 4));
+            let rest = (long(16), long(24), long(32), long(40));
+            demand(
+                memory,
+                (key, length, long(8), rest.0, rest.1, rest.2, rest.3),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn take_all(guest: Guest<'_>, at: u32, list: u32, count: u32, result: u32) -> Done {
+    let outcome = {
+        let demands = demands(guest.memory, list, count)?;
+        guest.state.limiter_take_all(place(at)?, &demands)
+    };
+    give_levels(guest.state, outcome, result);
+    Ok(())
+}
+
+/// `result<list<level>, limiter-error>`.
+pub(super) fn give_levels(
+    state: &mut State,
+    outcome: Result<Vec<limiter::Level>, LimiterError>,
+    result: u32,
+) {
+    let reply = &mut state.reply;
+    reply.begin(result, 12, 4);
+    match outcome {
+        Ok(levels) => {
+            let mut element = reply.list(4, levels.len(), 32, 8);
+            for level in &levels {
+                reply.put(element, level_bytes(level));
+                element += 32;
+            }
+        }
+        Err(error) => {
+            reply.put(0, [1]);
+            reply.put(4, [limiter_refusal(error)]);
+        }
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the canonical ABI flattens records"
+)]
+pub(super) fn charge(
+    guest: Guest<'_>,
+    at: u32,
+    key: u32,
+    length: u32,
+    tokens: i64,
+    capacity: u64,
+    refill: u64,
+    period: u64,
+    full_at: u64,
+    result: u32,
+) -> Done {
+    let arguments = (key, length, 0, capacity, refill, period, full_at);
+    let Demand { key, bucket, .. } = demand(guest.memory, arguments)?;
+    let outcome = guest.state.limiter_charge(place(at)?, key, tokens, bucket);
+    put_level(guest.memory, result, outcome)
+}
+
+pub(super) fn enter(
+    guest: Guest<'_>,
+    at: u32,
+    key: u32,
+    length: u32,
+    limit: u32,
+    result: u32,
+) -> Done {
+    let key = text(guest.memory, key, length)?;
+    let outcome = guest.state.limiter_enter(place(at)?, key, limit);
+    // `result<entry, limiter-error>`: the payload stands at 4.
+    let mut bytes = [0; 12];
+    let [discriminant, _, _, _, first, _, _, _, in_flight @ ..] = &mut bytes;
+    match outcome {
+        Ok(entry) => {
+            *first = u8::from(entry.allowed);
+            *in_flight = entry.in_flight.to_le_bytes();
+        }
+        Err(error) => {
+            *discriminant = 1;
+            *first = limiter_refusal(error);
+        }
+    }
+    put(guest.memory, result, 4, bytes)
 }
 
 // --- http-client ---

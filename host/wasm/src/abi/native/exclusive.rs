@@ -111,6 +111,9 @@ impl Inner {
         exchange: SharedExchange,
     ) -> Result<Flow, FilterError> {
         let result = self.run_leased(call, &exchange).await;
+        if result.is_ok() {
+            self.local.paced(&exchange).await;
+        }
         if call.phase == Phase::Log {
             self.release(call.id);
         }

@@ -8,12 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Version};
 use sha2::{Digest, Sha256};
+use tidegate_core::certificate::CertificateFacts;
 use tidegate_core::error::{Limit, Overrun};
 use tidegate_core::exchange::{Exchange, Part, Refusal};
 use tidegate_core::fields;
+use tidegate_core::limiter::{
+    self, Bucket, Demand, Entry, LimiterError, MAX_DEMANDS, MAX_LIMITER_KEY, Place, Verdict,
+};
 use tidegate_core::phase::Phase;
 use tidegate_core::services::{
-    CallError, CallFuture, Level, MAX_STORE_KEY, MAX_STORE_VALUE, StoreError, Verdict,
+    CallError, CallFuture, Level, MAX_STORE_KEY, MAX_STORE_VALUE, StoreError,
 };
 
 use super::figures::cut;
@@ -25,8 +29,6 @@ use crate::time::Next;
 pub(super) const MAX_LINE: u32 = 4 * 1024;
 /// The most random bytes of one call.
 const MAX_RANDOM: u32 = 4096;
-/// The longest key of a token bucket that is used as it is, in bytes.
-const MAX_BUCKET_KEY: usize = 512;
 /// The time of an HTTP call unless the guest says otherwise, and the longest that it may say.
 const CALL_TIME: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// The longest answer of an HTTP call, in bytes.
@@ -94,6 +96,12 @@ pub(super) fn request_id(exchange: &Exchange) -> &str {
     exchange.request_id.to_str().unwrap_or_default()
 }
 
+/// What the client's certificate says.
+pub(super) fn client_certificate(exchange: &Exchange) -> Option<&CertificateFacts> {
+    let tls = exchange.client.tls.as_ref()?;
+    tls.client_certificate.as_ref()?.facts()
+}
+
 // --- The chunk ---
 
 fn has_chunk(exchange: &Exchange) -> bool {
@@ -144,6 +152,12 @@ impl State {
             return Err(Refusal::TooLarge);
         }
         Ok(())
+    }
+
+    /// Has the exchange wait when the callback has ended.
+    pub(super) fn delay(&self, milliseconds: u32) -> Result<(), Refusal> {
+        let phase = self.phase;
+        self.change(|exchange| exchange.pace.delay(phase, milliseconds))
     }
 
     // --- Log, clock, random, environment ---
@@ -257,12 +271,106 @@ impl State {
     pub(super) fn limiter_take(&self, key: &str, tokens: u32, rate: f64, burst: u32) -> Verdict {
         let limiter = &self.facts.services.limiter;
         let space = &self.facts.name;
-        if key.len() <= MAX_BUCKET_KEY {
+        if key.len() <= MAX_LIMITER_KEY {
             limiter.take(space, key, tokens, rate, burst)
         } else {
             let digest = crate::hex(&Sha256::digest(key.as_bytes()));
             limiter.take(space, &digest, tokens, rate, burst)
         }
+    }
+
+    /// Takes from a bucket if the tokens are there, or says what would be.
+    pub(super) fn limiter_try(
+        &self,
+        place: Place,
+        demand: &Demand<'_>,
+        take: bool,
+    ) -> Result<limiter::Level, LimiterError> {
+        demand.check()?;
+        self.may_wait_for(place)?;
+        let limiter = &self.facts.services.limiter;
+        if take {
+            limiter.try_take(place, &self.facts.name, demand)
+        } else {
+            limiter.peek(place, &self.facts.name, demand)
+        }
+    }
+
+    pub(super) fn limiter_take_all(
+        &self,
+        place: Place,
+        demands: &[Demand<'_>],
+    ) -> Result<Vec<limiter::Level>, LimiterError> {
+        if demands.len() > MAX_DEMANDS {
+            return Err(LimiterError::TooLarge);
+        }
+        for demand in demands {
+            demand.check()?;
+        }
+        self.may_wait_for(place)?;
+        let limiter = &self.facts.services.limiter;
+        limiter.take_all(place, &self.facts.name, demands)
+    }
+
+    pub(super) fn limiter_charge(
+        &self,
+        place: Place,
+        key: &str,
+        tokens: i64,
+        bucket: Bucket,
+    ) -> Result<limiter::Level, LimiterError> {
+        let demand = Demand {
+            key,
+            tokens: 0,
+            bucket,
+        };
+        demand.check()?;
+        let limiter = &self.facts.services.limiter;
+        limiter.charge(place, &self.facts.name, key, tokens, &bucket)
+    }
+
+    /// Whether something may be asked of a place that may have to be waited for. The answer is the same whether it has to
+    /// be or not, so that a filter works alike wherever it runs.
+    fn may_wait_for(&self, place: Place) -> Result<(), LimiterError> {
+        if place == Place::Shared && matches!(self.phase, Phase::Configure | Phase::Log) {
+            return Err(LimiterError::NotNow);
+        }
+        Ok(())
+    }
+
+    /// Counts the exchange as in flight until it ends.
+    pub(super) fn limiter_enter(
+        &self,
+        place: Place,
+        key: &str,
+        limit: u32,
+    ) -> Result<Entry, LimiterError> {
+        if let Some(entry) = self.limiter_entered(place, key)? {
+            return Ok(entry);
+        }
+        let limiter = &self.facts.services.limiter;
+        let (entry, permit) = limiter.enter(place, &self.facts.name, key, limit);
+        if let (Some(permit), Some(exchange)) = (permit, self.exchange()) {
+            let mut exchange = exchange.borrow_mut();
+            exchange
+                .pace
+                .keep(place, &self.facts.name, key, entry, permit);
+        }
+        Ok(entry)
+    }
+
+    /// What was said when the exchange entered under a key before, if it did.
+    fn limiter_entered(&self, place: Place, key: &str) -> Result<Option<Entry>, LimiterError> {
+        if key.len() > MAX_LIMITER_KEY {
+            return Err(LimiterError::TooLarge);
+        }
+        let of_request = matches!(
+            self.phase,
+            Phase::RequestHead | Phase::RequestBody | Phase::RequestTrailers
+        );
+        let exchange = self.exchange().filter(|_| of_request);
+        let exchange = exchange.ok_or(LimiterError::NotNow)?.borrow();
+        exchange.pace.entered(place, &self.facts.name, key)
     }
 
     // --- HTTP calls ---

@@ -134,6 +134,7 @@ impl Filter for Leased {
         if phase == Phase::Log {
             self.release(exchange.borrow().id);
         }
-        Outcome::Ready(result.map_err(|fault| self.module.error(phase, fault)))
+        let result = result.map_err(|fault| self.module.error(phase, fault));
+        self.local.pace(result, exchange)
     }
 }

@@ -96,6 +96,14 @@ pub(super) fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(four.unwrap_or_default())
 }
 
+/// As [`number`], of 64 bits.
+pub(super) fn long(bytes: &[u8], at: usize) -> u64 {
+    let eight = bytes
+        .get(at..at + 8)
+        .and_then(|eight| eight.try_into().ok());
+    u64::from_le_bytes(eight.unwrap_or_default())
+}
+
 /// Writes at an address that the guest gave for a result.
 pub(super) fn put<const N: usize>(
     memory: &mut [u8],

@@ -44,7 +44,7 @@ use state::{Held, State};
 
 /// Compiled code with its imports resolved, in one way or both.
 pub(crate) struct Linked {
-    /// For calls that never wait. None if the file makes calls that do.
+    /// For calls that never wait. None if the file makes calls that do, and can't do without.
     at_once: Option<Code<State>>,
     /// For calls that may wait or give way, made when it is first wanted.
     waiting: OnceLock<Code<Held>>,
@@ -58,14 +58,16 @@ pub(crate) fn link(shape: &Shape, checked: &Checked, binary: &Binary) -> Result<
         waiting: OnceLock::new(),
         binary: binary.clone(),
     };
-    if checked.waits {
-        linked.waiting(shape)?;
-    } else {
+    if checked.runs_at_once() {
         let code = match binary {
             Binary::Core(module) => link_shared(shape, module),
-            Binary::Component(component) => link_component::<State>(component, |_| Ok(())),
+            Binary::Component(component) => {
+                link_component::<State>(component, component::link_no_call)
+            }
         };
         linked.at_once = Some(code.map_err(unlinked)?);
+    } else {
+        linked.waiting(shape)?;
     }
     Ok(linked)
 }

@@ -69,7 +69,7 @@ pub(crate) fn load(
             Capability::Store => (!allow.store.is_empty(), "a namespace", &*name),
             Capability::Environment => (!allow.env.is_empty(), "a value", "VARIABLE"),
         };
-        if !granted {
+        if !granted && !checked.optional.contains(capability) {
             return Err(LoadError::NotGranted {
                 import: format!("{}/{}", contract::PACKAGE, capability.interface()),
                 what,
@@ -91,10 +91,12 @@ pub(crate) fn load(
             });
         }
     }
-    if checked.waits && isolation == Some(Isolation::Shared) {
+    // Without an upstream that it may call, it has nothing to wait for.
+    let calls = checked.waits && !(checked.runs_at_once() && allow.http.is_empty());
+    if calls && isolation == Some(Isolation::Shared) {
         return Err(LoadError::Isolation { filter: name });
     }
-    let patient = checked.waits || limits.time > AT_ONCE;
+    let patient = calls || limits.time > AT_ONCE;
     let isolation = isolation.unwrap_or(if patient {
         Isolation::Exclusive
     } else {

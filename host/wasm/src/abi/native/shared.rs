@@ -153,6 +153,7 @@ impl Filter for Shared {
         if phase == Phase::Log {
             self.tidy(exchange.borrow().id);
         }
-        Outcome::Ready(result.map_err(|fault| -> FilterError { self.module.error(phase, fault) }))
+        let result = result.map_err(|fault| -> FilterError { self.module.error(phase, fault) });
+        self.local.pace(result, exchange)
     }
 }

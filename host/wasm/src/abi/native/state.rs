@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use send_wrapper::SendWrapper;
-use tidegate_core::error::{Fault, Limit, Overrun};
+use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::exchange::{Exchange, Refusal};
-use tidegate_core::filter::{GiveWay, SharedExchange, WorkerServices};
+use tidegate_core::filter::{GiveWay, Outcome, SharedExchange, Sleep, WorkerServices};
 use tidegate_core::metrics::{Histogram, Owner};
-use tidegate_core::phase::Phase;
+use tidegate_core::phase::{Flow, Phase};
 use tidegate_core::services::{HttpClient, Level, Services};
 use tidegate_core::usage::Discard;
 use wasmtime::{Memory, TypedFunc, UpdateDeadline};
@@ -163,6 +163,7 @@ pub(super) struct Local {
     pub(super) http: Option<Rc<dyn HttpClient>>,
     /// Ends a stretch of a guest's time so that the worker's other exchanges have theirs.
     pub(super) give_way: Option<GiveWay>,
+    sleep: Option<Sleep>,
     pub(super) owner: Owner,
     /// Processor time of the calls that are in the sample.
     pub(super) cpu: Option<Histogram>,
@@ -179,6 +180,7 @@ impl Local {
         Rc::new(Local {
             http: None,
             give_way: None,
+            sleep: None,
             owner: Owner::Process,
             cpu: None,
         })
@@ -197,9 +199,37 @@ impl Local {
         Rc::new(Local {
             http: Some(Rc::clone(&services.http)),
             give_way: Some(services.give_way),
+            sleep: Some(services.sleep),
             owner,
             cpu: cpu.ok(),
         })
+    }
+}
+
+impl Local {
+    /// How a call that is done ends for its exchange, which the guest may have asked to wait.
+    #[inline]
+    pub(super) fn pace(
+        &self,
+        result: Result<Flow, FilterError>,
+        exchange: &SharedExchange,
+    ) -> Outcome {
+        let delay = exchange.borrow_mut().pace.take_delay();
+        match (delay, self.sleep, result) {
+            (Some(delay), Some(sleep), Ok(flow)) => Outcome::Pending(Box::pin(async move {
+                sleep(delay).await;
+                Ok(flow)
+            })),
+            (_, _, result) => Outcome::Ready(result),
+        }
+    }
+
+    /// The same, for a call that is waited for in any case.
+    pub(super) async fn paced(&self, exchange: &SharedExchange) {
+        let delay = exchange.borrow_mut().pace.take_delay();
+        if let (Some(delay), Some(sleep)) = (delay, self.sleep) {
+            sleep(delay).await;
+        }
     }
 }
 
@@ -359,6 +389,11 @@ impl State {
             );
             self.log(Level::Warn, &message);
         }
+    }
+
+    /// The current exchange, if there is one.
+    pub(super) fn exchange(&self) -> Option<&SharedExchange> {
+        self.exchange.as_ref()
     }
 
     /// Reads the current exchange; `R::default()` when there is none.

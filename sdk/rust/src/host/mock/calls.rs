@@ -3,7 +3,7 @@
 use super::{fields, with};
 use crate::host::Part;
 use crate::phase::Refusal;
-use crate::views::TlsFacts;
+use crate::views::{CertificateFacts, TlsFacts};
 
 pub(crate) fn get(part: Part, name: &str) -> Option<Vec<u8>> {
     get_all(part, name).into_iter().next()
@@ -73,6 +73,7 @@ read! {
     client_port port -> u16,
     protocol protocol -> String,
     tls tls -> Option<TlsFacts>,
+    client_certificate certificate -> Option<CertificateFacts>,
     route route -> String,
     request_id request_id -> String,
 }
@@ -90,6 +91,14 @@ write! {
     set_path(&str),
     set_query(Option<&str>),
     set_status(u16),
+}
+
+pub(crate) fn elapsed() -> u64 {
+    with(|host| host.monotonic.saturating_sub(host.exchange.began))
+}
+
+pub(crate) fn delay(milliseconds: u32) -> Result<(), Refusal> {
+    with(|host| host.exchange.set_delay(milliseconds))
 }
 
 pub(crate) fn answer(

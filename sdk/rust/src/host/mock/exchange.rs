@@ -4,7 +4,7 @@ use super::fields::{self, Fields};
 use super::path;
 use crate::host::Part;
 use crate::phase::{Phase, Refusal};
-use crate::views::TlsFacts;
+use crate::views::{CertificateFacts, TlsFacts};
 
 /// One request and its response.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +29,12 @@ pub(crate) struct Exchange {
     pub(crate) request_id: String,
     pub(crate) properties: Vec<(String, Vec<u8>)>,
     pub(crate) tls: Option<TlsFacts>,
+    pub(crate) certificate: Option<CertificateFacts>,
+    /// When the request's head was read, on the steady clock.
+    pub(crate) began: u64,
+    /// What the running callback asked to wait for, and what was waited, in milliseconds.
+    pub(crate) delay: u32,
+    pub(crate) delayed: u32,
     /// The callback that runs; none while the filter is made.
     pub(crate) phase: Option<Phase>,
     /// Whether the head of the direction that `phase` belongs to is still here.
@@ -181,6 +187,17 @@ impl Exchange {
             None if full => return Err(Refusal::TooLarge),
             None => self.properties.push((name.to_owned(), value.to_vec())),
         }
+        Ok(())
+    }
+
+    pub(super) fn set_delay(&mut self, milliseconds: u32) -> Result<(), Refusal> {
+        if !matches!(self.phase, Some(Phase::RequestHead | Phase::RequestBody)) {
+            return Err(Refusal::TooLate);
+        }
+        if milliseconds > 60_000_u32.saturating_sub(self.delayed) {
+            return Err(Refusal::TooLarge);
+        }
+        self.delay = milliseconds;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 pub(crate) mod calls;
 mod exchange;
 mod fields;
+pub(crate) mod limiter;
 mod path;
 pub(crate) mod services;
 
@@ -14,6 +15,7 @@ pub(crate) use exchange::Exchange;
 pub(crate) use fields::Fields;
 
 use crate::services::http::{Call, CallError, CallResponse};
+use crate::services::limiter::Place;
 use crate::services::log::Level;
 
 thread_local! {
@@ -32,8 +34,13 @@ pub(crate) struct Host {
     pub(crate) store: HashMap<(String, String), (Vec<u8>, u64)>,
     /// Namespaces of the store that are not granted.
     pub(crate) refused: Vec<String>,
-    /// When each bucket is full.
-    pub(crate) buckets: HashMap<String, u64>,
+    pub(crate) store_down: bool,
+    pub(crate) limiter_down: bool,
+    /// What is missing from each bucket, by place and key.
+    pub(crate) buckets: HashMap<(Place, String), limiter::Held>,
+    pub(crate) entered: Vec<limiter::Entered>,
+    /// The id of the exchange at hand.
+    pub(crate) current: u64,
     pub(crate) env: BTreeMap<String, String>,
     /// What upstreams will say; one without an entry is not granted.
     pub(crate) replies: HashMap<String, VecDeque<Result<CallResponse, CallError>>>,
@@ -70,7 +77,11 @@ impl Default for Host {
             random: 0,
             store: HashMap::new(),
             refused: Vec::new(),
+            store_down: false,
+            limiter_down: false,
             buckets: HashMap::new(),
+            entered: Vec::new(),
+            current: 0,
             env: BTreeMap::new(),
             replies: HashMap::new(),
             calls: Vec::new(),

@@ -1,11 +1,10 @@
-//! The mock's services: a store, exact token buckets, scripted answers to HTTP calls, and a record of lines and figures.
+//! The mock's services: a store, scripted answers to HTTP calls, and a record of lines and figures.
 
 use std::collections::VecDeque;
 
 use super::{Figure, Kind, with};
 use crate::phase::{Phase, Refusal};
 use crate::services::http::{Call, CallError, CallResponse};
-use crate::services::limiter::Verdict;
 use crate::services::log::Level;
 use crate::services::store::StoreError;
 
@@ -52,6 +51,9 @@ pub(crate) fn env_get(name: &str) -> Option<String> {
 fn check(namespace: &str, key: &str, value: &[u8]) -> Result<(), StoreError> {
     if with(|host| host.refused.iter().any(|refused| refused == namespace)) {
         return Err(StoreError::NotGranted);
+    }
+    if with(|host| host.store_down) {
+        return Err(StoreError::Unavailable);
     }
     if key.len() > 512 || value.len() > 64 * 1024 {
         return Err(StoreError::TooLarge);
@@ -136,56 +138,6 @@ pub(crate) fn store_increment(
     let sum = delta.checked_add(number).ok_or(StoreError::NotANumber)?;
     put(namespace, key, sum.to_string().into_bytes(), expires);
     Ok(sum)
-}
-
-// --- Limiter ---
-
-/// The generic cell rate algorithm, as the host has it: one number a bucket, the time at which it is full.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "float to integer saturates, which is what is meant; times of a test are far below 2^53 ns"
-)]
-pub(crate) fn limiter_take(key: &str, tokens: u32, rate: f64, burst: u32) -> Verdict {
-    if !(rate.is_finite() && rate > 0.0) || burst == 0 {
-        return Verdict {
-            retry_after_ns: u64::MAX,
-            ..Verdict::default()
-        };
-    }
-    let each = 1e9 / rate;
-    let whole = (each * f64::from(burst)).round() as u64;
-    let cost = (each * f64::from(tokens)).round() as u64;
-    // A billionth of a token is lost to rounding.
-    let tokens_in = |time: u64| (time as f64 / each + 1e-6) as u32;
-    with(|host| {
-        let missing = host
-            .buckets
-            .get(key)
-            .map_or(0, |full_at| full_at.saturating_sub(host.monotonic));
-        let after = missing.saturating_add(cost);
-        if tokens <= burst && after <= whole {
-            host.buckets
-                .insert(key.to_owned(), host.monotonic.saturating_add(after));
-            return Verdict {
-                allowed: true,
-                remaining: tokens_in(whole - after),
-                retry_after_ns: 0,
-                reset_after_ns: after,
-            };
-        }
-        Verdict {
-            allowed: false,
-            remaining: tokens_in(whole.saturating_sub(missing)),
-            retry_after_ns: if tokens > burst {
-                u64::MAX
-            } else {
-                (after - whole).max(1)
-            },
-            reset_after_ns: missing,
-        }
-    })
 }
 
 // --- HTTP calls ---

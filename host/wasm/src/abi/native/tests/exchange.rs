@@ -1,10 +1,15 @@
 //! The interfaces `exchange` and `body`: what a guest reads is what is there, what it changes is changed, and what
 //! is refused is refused with its reason.
 
+use std::task::Poll;
+use std::time::Duration;
+
+use tidegate_core::filter::Outcome;
 use tidegate_core::phase::{Flow, Phase};
+use tidegate_core::usage::Isolation;
 
 use super::guest::{CARRIERS, Guest, RESULT};
-use super::world::{World, both, enter, exchange, run, run_chunk};
+use super::world::{SLEPT, World, both, enter, exchange, poll, run, run_chunk};
 
 fn head(body: &str) -> Guest {
     let body = body.replace("{R}", RESULT);
@@ -350,5 +355,94 @@ fn trailers_are_read_and_changed_in_their_phase() {
         enter(&exchange, Phase::ResponseTrailers, b"");
         run(&filter, Phase::ResponseTrailers, &exchange).unwrap();
         assert_eq!(world.log.take(), ["0", "2", "0"], "{carrier:?}");
+    }
+}
+
+#[test]
+fn a_filter_has_its_exchange_wait_when_its_callback_is_done() {
+    let guest = Guest::new()
+        .on(
+            Phase::RequestHead,
+            r#"(call $exchange.delay (i32.const 60001) (i32.const 64))
+            (call $tell_byte (i32.const 64)) (call $tell_byte (i32.const 65))
+            (call $exchange.delay (i32.const 250) (i32.const 64)) (call $tell_byte (i32.const 64))
+            (i32.const 0)"#,
+        )
+        .on(
+            Phase::ResponseHead,
+            "(call $exchange.delay (i32.const 1) (i32.const 64))
+            (call $tell_byte (i32.const 64)) (call $tell_byte (i32.const 65)) (i32.const 0)",
+        );
+    for carrier in CARRIERS {
+        for isolation in [Isolation::Shared, Isolation::Exclusive, Isolation::Fresh] {
+            let mut world = World::new();
+            world.isolation = Some(isolation);
+            let filter = world.filter(&guest, carrier);
+            let exchange = exchange();
+            SLEPT.set(Duration::ZERO);
+            enter(&exchange, Phase::RequestHead, b"");
+            let Outcome::Pending(mut waiting) = filter.call(Phase::RequestHead, true, &exchange)
+            else {
+                panic!("{carrier:?} {isolation:?}: it does not wait");
+            };
+            assert_eq!(world.log.take(), ["1", "4", "0"], "{carrier:?}");
+            assert!(matches!(
+                poll(&mut waiting),
+                Poll::Ready(Ok(Flow::Continue))
+            ));
+            assert_eq!(SLEPT.get(), Duration::from_millis(250), "{carrier:?}");
+            run(&filter, Phase::ResponseHead, &exchange).unwrap();
+            assert_eq!(world.log.take(), ["1", "3"], "{carrier:?}");
+            assert_eq!(SLEPT.get(), Duration::from_millis(250));
+        }
+    }
+}
+
+#[test]
+fn the_clients_certificate_and_the_exchanges_age_are_told() {
+    both(
+        &Guest::new().on(
+            Phase::RequestHead,
+            r#"(call $exchange.client-certificate (i32.const 64))
+            (call $tell_byte (i32.const 64)) (call $tell_at (i32.const 72)) (call $tell_at (i32.const 80))
+            (call $tell_at (i32.const 88))
+            (call $tell_number (i64.sub (i64.const 0) (i64.load (i32.const 96))))
+            (call $tell_number (i64.load (i32.const 104)))
+            (call $tell_number (i64.extend_i32_u (i32.load (i32.const 116))))
+            (call $tell_number (i64.extend_i32_u (i32.load (i32.const 124))))
+            (call $tell_at (i32.load (i32.const 120))) (call $tell_at (i32.add (i32.load (i32.const 120)) (i32.const 8)))
+            (call $tell_at (i32.load (i32.const 128)))
+            (call $tell_number (i64.extend_i32_u (i32.load (i32.const 140))))
+            (call $tell_at (i32.load (i32.const 144)))
+            (call $tell_number (i64.extend_i32_u (i64.lt_u (call $exchange.elapsed) (i64.const 600000000000))))
+            (i32.const 0)"#,
+        ),
+        Phase::RequestHead,
+        &[
+            "1", "CN=ada,O=ex\\,ample", "CN=ca", "1f", "5", "4000000000", "64", "2", "a.example",
+            "b.example", "spiffe://example/ada", "0", "192.0.2.1", "1",
+        ],
+    );
+}
+
+/// Whoever made a filter for the contract's first version need not make it again.
+#[test]
+fn a_filter_made_for_an_older_version_runs() {
+    let guest = Guest::new().version("0.1.0").on(
+        Phase::RequestHead,
+        r#"(call $exchange.route (i32.const 64)) (call $tell_at (i32.const 64))
+        (call $limiter.take {"key"} (i32.const 2) (f64.const 2.5) (i32.const 7) (i32.const 64))
+        (call $tell_byte (i32.const 64)) (i32.const 0)"#,
+    );
+    both(&guest, Phase::RequestHead, &["the-route", "1"]);
+    let world = World::new();
+    for carrier in CARRIERS {
+        let bytes = guest.build(carrier);
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(
+            text.contains("@0.1.0") && !text.contains("@0.1.1"),
+            "{carrier:?}"
+        );
+        assert!(world.load(&bytes).is_ok());
     }
 }

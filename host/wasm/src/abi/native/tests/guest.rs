@@ -9,6 +9,7 @@ use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Resolve, UnresolvedPackageGroup};
 
 use crate::abi::native::core_imports;
+use crate::contract::{OURS_TEXT, PACKAGE};
 
 /// Where results are put by convention.
 pub(super) const RESULT: &str = "(i32.const 64)";
@@ -31,6 +32,8 @@ pub(super) struct Guest {
     interests: [u8; 28],
     extra: String,
     realloc: Option<String>,
+    /// The contract's version that it names, if not this host's.
+    version: Option<&'static str>,
 }
 
 impl Guest {
@@ -82,6 +85,16 @@ impl Guest {
         self
     }
 
+    /// Names this version of the contract, and as a component has only what that version had.
+    pub(super) fn version(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    fn versioned(&self) -> &'static str {
+        self.version.unwrap_or(OURS_TEXT)
+    }
+
     /// The phases that it has bodies for.
     pub(super) fn phases(&self) -> Phases {
         self.bodies.keys().copied().collect()
@@ -89,6 +102,7 @@ impl Guest {
 
     /// The module as text. A component must export every callback, so those that were not given do nothing.
     pub(super) fn text(&self) -> String {
+        let version = self.versioned();
         let mut strings = Strings::default();
         let mut functions = String::new();
         for phase in Phase::ALL.into_iter().skip(1) {
@@ -112,7 +126,7 @@ impl Guest {
             let body = strings.place(self.bodies.get(&phase).map_or(nothing, |body| body));
             let _ = writeln!(
                 functions,
-                "(func (export \"tidegate:filter/callbacks@0.1.0#{phase}\") {parameters} {result} {body})"
+                "(func (export \"tidegate:filter/callbacks@{version}#{phase}\") {parameters} {result} {body})"
             );
         }
         let configure = strings.place(&self.configure);
@@ -125,7 +139,7 @@ impl Guest {
              (local.get $at)",
         ));
         let code = format!("{functions}{configure}{extra}{realloc}$log.write");
-        let imports = imports(&code);
+        let imports = imports(&code, version);
         let interests: String = self
             .interests
             .iter()
@@ -157,7 +171,7 @@ impl Guest {
             (func $cabi_realloc (export "cabi_realloc")
                 (param $old i32) (param $old_size i32) (param $align i32) (param $size i32)
                 (result i32) {realloc})
-            (func (export "tidegate:filter/callbacks@0.1.0#configure")
+            (func (export "tidegate:filter/callbacks@{version}#configure")
                 (param $config i32) (param $config_length i32) (result i32)
                 {configure} (i32.const 16))
             {functions}
@@ -171,7 +185,7 @@ impl Guest {
         let module = assemble(&self.text());
         match carrier {
             Carrier::Core => module,
-            Carrier::Component => component(module),
+            Carrier::Component => component_of(module, self.versioned()),
         }
     }
 }
@@ -183,17 +197,47 @@ pub(super) fn assemble(text: &str) -> Vec<u8> {
 
 /// The contract as it is written.
 pub(super) fn contract() -> (Resolve, wit_parser::WorldId) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk/wit");
+    contract_of(OURS_TEXT)
+}
+
+/// The contract as it was in a version: what came later says so, and is left out.
+fn contract_of(version: &str) -> (Resolve, wit_parser::WorldId) {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk/wit/filter.wit");
+    let package = |version: &str| format!("package {PACKAGE}@{version};");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains(&package(OURS_TEXT)));
+    let text = if version == OURS_TEXT {
+        text
+    } else {
+        first(&text).replace(&package(OURS_TEXT), &package(version))
+    };
     let mut resolve = Resolve::default();
-    let group = UnresolvedPackageGroup::parse_dir(folder).unwrap();
+    let group = UnresolvedPackageGroup::parse("filter.wit", &text).unwrap();
     let package = resolve.push_group(group).unwrap();
     let world = resolve.select_world(&[package], Some("filter")).unwrap();
     (resolve, world)
 }
 
-/// Makes a component of a core module.
-pub(super) fn component(mut module: Vec<u8>) -> Vec<u8> {
-    let (resolve, world) = contract();
+/// The first version's contract: without what says that it came later.
+fn first(text: &str) -> String {
+    let mut parts = text.split("@since(version = ");
+    let mut kept = parts.next().unwrap().to_owned();
+    for part in parts {
+        let brace = part.find('{').unwrap_or(usize::MAX);
+        let semicolon = part.find(';').unwrap_or(usize::MAX);
+        let end = if brace < semicolon {
+            part.find('}')
+        } else {
+            Some(semicolon)
+        };
+        kept += &part[end.unwrap() + 1..];
+    }
+    kept
+}
+
+/// Makes a component of a core module that names a version of the contract.
+fn component_of(mut module: Vec<u8>, version: &str) -> Vec<u8> {
+    let (resolve, world) = contract_of(version);
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
     ComponentEncoder::default()
         .validate(true)
@@ -204,7 +248,7 @@ pub(super) fn component(mut module: Vec<u8>) -> Vec<u8> {
 }
 
 /// Declares the host functions that some code calls.
-pub(super) fn imports(code: &str) -> String {
+pub(super) fn imports(code: &str, version: &str) -> String {
     core_imports::table()
         .filter(|import| {
             let name = format!("${}.{}", import.interface, import.name);
@@ -213,18 +257,18 @@ pub(super) fn imports(code: &str) -> String {
                 !next.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
             })
         })
-        .map(declaration)
+        .map(|import| declaration(import, version))
         .collect()
 }
 
 /// Declares one host function.
-pub(super) fn declaration(import: &core_imports::Import) -> String {
+pub(super) fn declaration(import: &core_imports::Import, version: &str) -> String {
     let signature = import.signature().replace(',', "");
     let (params, result) = signature.split_once(')').unwrap();
     let params = params.trim_start_matches('(');
     let result = result.trim_start_matches(" ->").trim();
     format!(
-        "(import \"tidegate:filter/{0}@0.1.0\" \"{1}\" (func ${0}.{1} (param {params}) (result {result})))\n",
+        "(import \"tidegate:filter/{0}@{version}\" \"{1}\" (func ${0}.{1} (param {params}) (result {result})))\n",
         import.interface, import.name
     )
 }

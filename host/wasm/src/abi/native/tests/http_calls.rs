@@ -12,6 +12,7 @@ use tidegate_core::error::{Fault, FilterError, Limit, Overrun};
 use tidegate_core::filter::{Filter, Outcome, SharedExchange};
 use tidegate_core::phase::{Flow, Phase};
 use tidegate_core::services::CallError;
+use tidegate_core::usage::Isolation;
 
 use super::guest::{CARRIERS, Guest};
 use super::world::{World, enter, exchange, exchange_with_id, poll, run};
@@ -59,6 +60,30 @@ fn begin(filter: &Rc<dyn Filter>, phase: Phase, exchange: &SharedExchange) -> Wa
 fn response() -> Result<Response<Bytes>, CallError> {
     let response = Response::builder().status(201).header("x-b", "2");
     Ok(response.body(Bytes::from_static(b"answer")).unwrap())
+}
+
+#[test]
+fn what_may_be_left_out_is_told_so_and_never_waits() {
+    let manifest = r#"{"capabilities": [{"kind": "http", "why": "to ask", "optional": true}]}"#;
+    let guest = caller().extra(&format!("(@custom \"tidegate:manifest\" {manifest:?})"));
+    for carrier in CARRIERS {
+        let mut world = World::new();
+        world.allow = crate::Allow::default();
+        world.isolation = Some(Isolation::Shared);
+        let filter = world.filter(&guest, carrier);
+        let flow = run(&filter, Phase::RequestHead, &exchange());
+        assert!(matches!(flow, Ok(Flow::Continue)), "{flow:?}");
+        // An error, and the first of them.
+        assert_eq!(world.log.take(), ["1", "0"], "{carrier:?}");
+        // Granted, it waits as any other.
+        world.allow.http = vec!["users".to_owned()];
+        let refused = world.load(&guest.build(carrier)).unwrap_err();
+        assert!(refused.to_string().contains("isolation"), "{refused}");
+        world.isolation = None;
+        let filter = world.filter(&guest, carrier);
+        let mut call = begin(&filter, Phase::RequestHead, &exchange());
+        assert!(poll(&mut call).is_pending());
+    }
 }
 
 #[test]

@@ -181,9 +181,9 @@ fn a_module_without_configure_takes_what_it_exports() {
     let world = World::new();
     let module = assemble(
         r#"(module
-        (func (export "tidegate_filter_callbacks_0_1_0_request_head") (param i64 i32) (result i32)
+        (func (export "tidegate_filter_callbacks_0_1_1_request_head") (param i64 i32) (result i32)
             (i32.const 0))
-        (func (export "tidegate_filter_callbacks_0_1_0_response_body") (param i64 i32 i32) (result i32)
+        (func (export "tidegate_filter_callbacks_0_1_1_response_body") (param i64 i32 i32) (result i32)
             (i32.const 0)))"#,
     );
     let module = world.load(&module).unwrap();
@@ -202,7 +202,7 @@ fn plain_names_are_the_same_as_the_canonical_ones() {
         .configure(r#"(call $tell {"configure"})"#);
     let mut text = guest.text();
     for phase in Phase::ALL {
-        let canonical = format!("tidegate:filter/callbacks@0.1.0#{phase}");
+        let canonical = format!("tidegate:filter/callbacks@0.1.1#{phase}");
         let plain: String = canonical
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
@@ -224,7 +224,7 @@ fn initialize_runs_first_and_post_return_after_configure() {
         .configure(r#"(call $tell {"configure"})"#)
         .extra(
             r#"(func (export "_initialize") (call $tell {"initialize"}))
-            (func (export "cabi_post_tidegate:filter/callbacks@0.1.0#configure") (param i32)
+            (func (export "cabi_post_tidegate:filter/callbacks@0.1.1#configure") (param i32)
                 (call $tell_number (i64.extend_i32_u (local.get 0))))"#,
         );
     let world = World::new();
@@ -243,13 +243,13 @@ fn asking_for_a_phase_that_is_not_exported_is_refused() {
             "#response-head\" (param i32)) (func (export \"x\"",
         );
     let text = text.replace(
-        "(func (export \"tidegate:filter/callbacks@0.1.0#response-head\" (param i32)) ",
+        "(func (export \"tidegate:filter/callbacks@0.1.1#response-head\" (param i32)) ",
         "",
     );
     let error = World::new().load(&assemble(&text)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it does not export `tidegate:filter/callbacks@0.1.0#response-head`, which what its configure asked for \
+        "it does not export `tidegate:filter/callbacks@0.1.1#response-head`, which what its configure asked for \
          (response-head) needs"
     );
 }
@@ -257,7 +257,7 @@ fn asking_for_a_phase_that_is_not_exported_is_refused() {
 #[test]
 fn holding_without_a_body_callback_is_a_fault() {
     let text = r#"(module
-        (func (export "tidegate_filter_callbacks_0_1_0_request_head") (param i64 i32) (result i32)
+        (func (export "tidegate_filter_callbacks_0_1_1_request_head") (param i64 i32) (result i32)
             (i32.const 1)))"#;
     let world = World::new();
     let module = world.load(&assemble(text)).unwrap();
@@ -266,7 +266,7 @@ fn holding_without_a_body_callback_is_a_fault() {
     assert!(
         error
             .to_string()
-            .contains("exports no `tidegate:filter/callbacks@0.1.0#request-body`"),
+            .contains("exports no `tidegate:filter/callbacks@0.1.1#request-body`"),
         "{error}"
     );
 }

@@ -138,7 +138,7 @@ fn unknown_imports_are_named_with_what_there_is() {
         ),
         (
             r#"(import "tidegate:filter/clocks@0.1.0" "wall" (func))"#,
-            "tidegate:filter@0.1.0 has exchange, body, log, metrics",
+            "tidegate:filter@0.1.1 has exchange, body, log, metrics",
         ),
         (
             r#"(import "tidegate:filter/clock" "wall" (func))"#,
@@ -158,7 +158,7 @@ fn unknown_imports_are_named_with_what_there_is() {
         ),
         (
             r#"(import "other" "thing" (global i32))"#,
-            "imports from tidegate:filter@0.1.0 only",
+            "imports from tidegate:filter@0.1.1 only",
         ),
     ];
     for (import, expected) in cases {
@@ -177,13 +177,13 @@ fn a_newer_contract_is_refused_clearly() {
     let memory = r#"(memory (export "memory") 1)"#;
     for more in [
         r#"(import "tidegate:filter/clock@0.2.0" "wall" (func (result i64)))"#,
-        r#"(import "tidegate:filter/clock@0.1.1" "sleep" (func))"#,
+        r#"(import "tidegate:filter/clock@0.1.2" "sleep" (func))"#,
         r#"(func (export "tidegate:filter/callbacks@1.0.0#idle"))"#,
         r#"(func (export "tidegate_filter_callbacks_0_2_0_request_head") (param i64 i32) (result i32) (i32.const 0))"#,
     ] {
         let message = refused_text(&with(&format!("{more} {memory}")));
         assert!(
-            message.contains("this host speaks 0.1.0: update tidegate"),
+            message.contains("this host speaks 0.1.1: update tidegate"),
             "{message}"
         );
     }
@@ -332,7 +332,7 @@ fn a_component_with_a_wrong_type_is_refused() {
     assert!(
         error
             .to_string()
-            .contains("tidegate:filter/callbacks@0.1.0#log"),
+            .contains("tidegate:filter/callbacks@0.1.1#log"),
         "{error}"
     );
 }
@@ -354,12 +354,12 @@ fn a_report_is_readable_and_whole() {
         let bytes = guest.build(carrier);
         let report = inspect(&bytes);
         assert!(report.filter, "{}", report.kind);
-        assert_eq!(report.contract.as_deref(), Some("0.1.0"));
+        assert_eq!(report.contract.as_deref(), Some("0.1.1"));
         assert_eq!(report.phases.len(), 8);
         let mut imports = report.imports.clone();
         imports.sort();
         imports.dedup();
-        assert!(imports.contains(&"tidegate:filter/store@0.1.0 delete".to_owned()));
+        assert!(imports.contains(&"tidegate:filter/store@0.1.1 delete".to_owned()));
         let manifest = report.manifest.as_ref().unwrap();
         assert_eq!(manifest.version, "1.2.3");
         assert!(manifest.config_schema.is_some());
@@ -370,8 +370,8 @@ fn a_report_is_readable_and_whole() {
             "needs grants  store",
             "memory        128.0 KiB, up to the operator's limit",
             "wants         store: to count",
-            "contract      0.1.0",
-            "tidegate:filter/store@0.1.0: delete",
+            "contract      0.1.1",
+            "tidegate:filter/store@0.1.1: delete",
         ] {
             assert!(text.contains(line), "{carrier:?}: {line} in\n{text}");
         }
@@ -382,4 +382,27 @@ fn a_report_is_readable_and_whole() {
     }
     let bad = with(r#"(@custom "tidegate:manifest" "{")"#);
     assert!(refused_text(&bad).contains("its manifest (custom section"));
+}
+
+#[test]
+fn a_function_that_came_later_than_the_version_that_is_named_is_said_to_have() {
+    for (import, ty) in [
+        ("exchange@0.1.0\" \"delay", "(param i32 i32)"),
+        ("limiter@0.1.0\" \"enter", "(param i32 i32 i32 i32 i32)"),
+    ] {
+        let message = refused_text(&with(&format!(
+            r#"(import "tidegate:filter/{import}" (func {ty})) (memory (export "memory") 1)"#
+        )));
+        assert!(message.contains("came with contract 0.1.1"), "{message}");
+        assert!(message.contains("@0.1.1, not @0.1.0"), "{message}");
+    }
+    // And of a file that is made for a later version, as an older host says of one for this.
+    let message = refused_text(&with(
+        r#"(import "tidegate:filter/exchange@0.1.2" "delay" (func (param i32 i32))) (memory (export "memory") 1)"#,
+    ));
+    assert!(message.contains("made for contract 0.1.2"), "{message}");
+    assert!(
+        message.contains("this host speaks 0.1.1: update tidegate"),
+        "{message}"
+    );
 }

@@ -293,3 +293,148 @@ fn a_filter_has_a_hundred_series_however_often_it_is_made() {
         assert_eq!(count, 101);
     }
 }
+
+/// Tells the numbers of a level that stands at an address.
+fn tell_level(at: u32) -> String {
+    format!(
+        "(call $tell_byte (i32.const {at}))
+         (call $tell_number (i64.load offset=8 (i32.const {at})))
+         (call $tell_number (i64.load offset=16 (i32.const {at})))
+         (call $tell_number (i64.load offset=24 (i32.const {at})))"
+    )
+}
+
+#[test]
+fn buckets_are_asked_one_by_one() {
+    let bucket = "(i64.const 50) (i64.const 3) (i64.const 1099511627776) (i64.const 9)";
+    let body = format!(
+        r#"(call $limiter.try-take (i32.const 0) {{"key"}} (i64.const 8) {bucket} {{R}})
+        (call $tell_byte {{R}}) {level}
+        (call $limiter.peek (i32.const 1) {{"key"}} (i64.const 8) {bucket} {{R}})
+        (call $tell_byte {{R}}) {level}
+        (call $limiter.charge (i32.const 0) {{"key"}} (i64.const -7) {bucket} {{R}})
+        (call $tell_byte {{R}}) {level}
+        (call $limiter.try-take (i32.const 0) {{"gone"}} (i64.const 8) {bucket} {{R}})
+        (call $tell_byte {{R}}) (call $tell_byte (i32.const 72))
+        (call $limiter.peek (i32.const 0) {{"key"}} (i64.const 8) (i64.const 0) (i64.const 1) (i64.const 1) (i64.const 9) {{R}})
+        (call $tell_byte {{R}}) (call $tell_byte (i32.const 72))
+        (memory.fill (i32.const 8192) (i32.const 97) (i32.const 513))
+        (call $limiter.charge (i32.const 0) (i32.const 8192) (i32.const 513) (i64.const -7) {bucket} {{R}})
+        (call $tell_byte {{R}}) (call $tell_byte (i32.const 72))"#,
+        level = tell_level(72),
+    );
+    both(
+        &head(&body),
+        Phase::RequestHead,
+        &[
+            "0",
+            "1",
+            "42",
+            "1099511627779",
+            "9",
+            "0",
+            "0",
+            "50",
+            "1099511627779",
+            "9",
+            "0",
+            "1",
+            "43",
+            "1099511627779",
+            "9",
+            "1",
+            "2",
+            "1",
+            "1",
+            "1",
+            "0",
+        ],
+    );
+}
+
+#[test]
+fn a_bucket_of_the_shared_place_is_not_asked_where_nobody_may_wait() {
+    let bucket = "(i64.const 50) (i64.const 3) (i64.const 1000) (i64.const 0)";
+    let guest = Guest::new()
+        .on(
+            Phase::Log,
+            &format!(
+                r#"(call $limiter.try-take (i32.const 1) {{"key"}} (i64.const 8) {bucket} {R})
+                (call $tell_byte {R}) (call $tell_byte (i32.const 72))
+                (call $limiter.try-take (i32.const 0) {{"key"}} (i64.const 8) {bucket} {R}) (call $tell_byte {R})
+                (call $limiter.charge (i32.const 1) {{"key"}} (i64.const -8) {bucket} {R}) (call $tell_byte {R})
+                (call $limiter.enter (i32.const 0) {{"key"}} (i32.const 1) {R})
+                (call $tell_byte {R}) (call $tell_byte (i32.const 68))"#,
+                R = RESULT
+            ),
+        );
+    both(&guest, Phase::Log, &["1", "3", "0", "0", "1", "3"]);
+}
+
+#[test]
+fn several_buckets_are_asked_at_once() {
+    // Two demands of 48 bytes at 4096: the key `key` at 4400, tokens, capacity, refill, period, moment.
+    let numbers = |at: u32, numbers: [u64; 5]| -> String {
+        let stores = numbers.iter().zip(1..);
+        stores
+            .map(|(number, place)| {
+                format!(
+                    "(i64.store (i32.const {}) (i64.const {number}))",
+                    at + 8 * place
+                )
+            })
+            .collect()
+    };
+    let demand = |at: u32, key: u32| {
+        format!(
+            "(i32.store (i32.const {at}) (i32.const {key})) (i32.store offset=4 (i32.const {at}) (i32.const 3))"
+        )
+    };
+    let body = format!(
+        r#"(memory.copy (i32.const 4400) {{"key"}})
+        {one} {first} {two} {second}
+        (call $limiter.take-all (i32.const 0) (i32.const 4096) (i32.const 2) {{R}})
+        (call $tell_byte {{R}}) (call $tell_number (i64.extend_i32_u (i32.load (i32.const 72))))
+        (memory.copy (i32.const 5000) (i32.load (i32.const 68)) (i32.const 64)) {level} {next}
+        (call $limiter.take-all (i32.const 0) (i32.const 4096) (i32.const 17) {{R}})
+        (call $tell_byte {{R}}) (call $tell_byte (i32.const 68))
+        (call $limiter.take-all (i32.const 0) (i32.const 4096) (i32.const 0) {{R}})
+        (call $tell_byte {{R}}) (call $tell_number (i64.extend_i32_u (i32.load (i32.const 72))))"#,
+        one = demand(4096, 4400),
+        first = numbers(4096, [1, 10, 1, 1, 0]),
+        two = demand(4144, 4400),
+        second = numbers(4144, [2, 20, 2, 2, 5]),
+        level = tell_level(5000),
+        next = tell_level(5032),
+    );
+    both(
+        &head(&body),
+        Phase::RequestHead,
+        &[
+            "0", "2", "1", "9", "2", "0", "1", "18", "4", "5", "1", "0", "0", "0",
+        ],
+    );
+}
+
+#[test]
+fn an_exchange_is_in_flight_until_it_ends_and_counts_once() {
+    let guest = head(
+        r#"(call $limiter.enter (i32.const 0) {"key"} (i32.const 2) {R})
+        (call $tell_byte {R}) (call $tell_byte (i32.const 68)) (call $tell_byte (i32.const 72))
+        (call $limiter.enter (i32.const 0) {"key"} (i32.const 2) {R})
+        (call $tell_byte (i32.const 68)) (call $tell_byte (i32.const 72))
+        (call $limiter.enter (i32.const 1) {"other"} (i32.const 1) {R})
+        (call $tell_byte {R}) (call $tell_byte (i32.const 68)) (call $tell_byte (i32.const 72))"#,
+    );
+    for carrier in CARRIERS {
+        let world = World::new();
+        let filter = world.filter(&guest, carrier);
+        let exchange = exchange();
+        run(&filter, Phase::RequestHead, &exchange).unwrap();
+        let expected = ["0", "1", "1", "1", "1", "0", "0", "1"];
+        assert_eq!(world.log.take(), expected, "{carrier:?}");
+        assert_eq!(world.limiter.in_flight(), 1);
+        exchange.borrow_mut().pace.end();
+        assert_eq!(world.limiter.in_flight(), 0, "{carrier:?}");
+    }
+}

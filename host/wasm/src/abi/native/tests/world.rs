@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,17 +15,20 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Version};
+use tidegate_core::certificate::{CertificateFacts, ClientCertificate};
 use tidegate_core::clock::{Clock, ManualClock};
 use tidegate_core::error::FilterError;
 use tidegate_core::exchange::{
     Chunk, Client, Exchange, RequestHead, ResponseHead, Stage, TlsFacts,
 };
 use tidegate_core::filter::{Filter, FilterModule, Outcome, SharedExchange, WorkerServices};
+use tidegate_core::limiter::{
+    Bucket, Demand, Entry, Level as BucketLevel, Limiter, LimiterError, Permit, Place, Verdict,
+};
 use tidegate_core::metrics::Registry;
 use tidegate_core::phase::{Flow, Phase};
 use tidegate_core::services::{
-    CallError, CallFuture, HttpClient, Level, Limiter, LogSink, Services, Store, StoreError,
-    Verdict,
+    CallError, CallFuture, HttpClient, Level, LogSink, Services, Store, StoreError,
 };
 
 use tidegate_core::usage::Isolation;
@@ -49,7 +53,7 @@ pub(super) struct World {
     pub(super) limits: Limits,
     pub(super) isolation: Option<Isolation>,
     store: Arc<Values>,
-    limiter: Arc<Takes>,
+    pub(super) limiter: Arc<Takes>,
 }
 
 impl World {
@@ -127,7 +131,31 @@ impl World {
         module.on_worker(&WorkerServices {
             http: Rc::clone(&self.http) as _,
             give_way: || Box::pin(give_way()),
+            sleep: |time| {
+                SLEPT.set(SLEPT.get() + time);
+                Box::pin(give_way())
+            },
         })
+    }
+}
+
+thread_local! {
+    /// How long exchanges were made to wait; a test's time does not pass.
+    pub(super) static SLEPT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+pub(super) fn certificate_facts() -> CertificateFacts {
+    CertificateFacts {
+        subject: "CN=ada,O=ex\\,ample".to_owned(),
+        issuer: "CN=ca".to_owned(),
+        serial: "1f".to_owned(),
+        not_before: -5,
+        not_after: 4_000_000_000,
+        sha256: "ab".repeat(32),
+        dns_names: vec!["a.example".to_owned(), "b.example".to_owned()],
+        uris: vec!["spiffe://example/ada".to_owned()],
+        emails: vec![],
+        ip_addresses: vec!["192.0.2.1".to_owned()],
     }
 }
 
@@ -166,6 +194,9 @@ pub(super) fn exchange_with_id(id: u64) -> SharedExchange {
             cipher: "TLS_AES_128_GCM_SHA256".to_owned(),
             server_name: Some("a.example".to_owned()),
             alpn: None,
+            client_certificate: Some(Arc::new(ClientCertificate::new(b"DER".to_vec(), |_| {
+                Some(certificate_facts())
+            }))),
         })),
     };
     let mut exchange = Exchange::new(id, request, client, HeaderValue::from_static("id-7"));
@@ -340,9 +371,36 @@ impl Store for Values {
     }
 }
 
-/// Says back what it was asked.
+/// Says back what it was asked. A key `gone` is not to be had.
 #[derive(Debug, Default)]
-struct Takes;
+pub(super) struct Takes {
+    in_flight: Arc<AtomicU32>,
+}
+
+impl Takes {
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+fn said(
+    place: Place,
+    space: &str,
+    key: &str,
+    tokens: u64,
+    bucket: &Bucket,
+) -> Result<BucketLevel, LimiterError> {
+    assert_eq!(space, "test");
+    if key == "gone" {
+        return Err(LimiterError::Unavailable);
+    }
+    Ok(BucketLevel {
+        allowed: place == Place::Local,
+        remaining: bucket.capacity - tokens,
+        retry_after: bucket.refill + bucket.period_ms,
+        reset_after: bucket.full_at_ms,
+    })
+}
 
 impl Limiter for Takes {
     fn take(&self, space: &str, key: &str, tokens: u32, rate: f64, burst: u32) -> Verdict {
@@ -353,6 +411,67 @@ impl Limiter for Takes {
             retry_after: (1 << 40) + 1,
             reset_after: (1 << 40) + 2,
         }
+    }
+
+    fn try_take(
+        &self,
+        place: Place,
+        space: &str,
+        demand: &Demand<'_>,
+    ) -> Result<BucketLevel, LimiterError> {
+        said(place, space, demand.key, demand.tokens, &demand.bucket)
+    }
+
+    fn peek(
+        &self,
+        place: Place,
+        space: &str,
+        demand: &Demand<'_>,
+    ) -> Result<BucketLevel, LimiterError> {
+        said(place, space, demand.key, 0, &demand.bucket)
+    }
+
+    fn take_all(
+        &self,
+        place: Place,
+        space: &str,
+        demands: &[Demand<'_>],
+    ) -> Result<Vec<BucketLevel>, LimiterError> {
+        let demands = demands.iter();
+        demands
+            .map(|demand| said(place, space, demand.key, demand.tokens, &demand.bucket))
+            .collect()
+    }
+
+    fn charge(
+        &self,
+        place: Place,
+        space: &str,
+        key: &str,
+        tokens: i64,
+        bucket: &Bucket,
+    ) -> Result<BucketLevel, LimiterError> {
+        assert!(tokens < 0);
+        said(place, space, key, tokens.unsigned_abs(), bucket)
+    }
+
+    fn enter(&self, _: Place, space: &str, key: &str, limit: u32) -> (Entry, Option<Permit>) {
+        assert_eq!(space, "test");
+        let in_flight = self.in_flight();
+        if in_flight >= limit {
+            let allowed = false;
+            return (Entry { allowed, in_flight }, None);
+        }
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let counted = Arc::clone(&self.in_flight);
+        let permit = Permit::new(move || {
+            counted.fetch_sub(1, Ordering::Relaxed);
+        });
+        let entry = Entry {
+            allowed: key.len() < 10,
+            in_flight: in_flight + 1,
+        };
+        (entry, Some(permit))
     }
 }
 

@@ -1,0 +1,6 @@
+//! `cargo fuzz run auth_keys`. It must know no more than which target it is.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    tidegate_fuzz::targets::auth_keys::fuzz(data);
+});
