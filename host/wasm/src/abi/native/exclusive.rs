@@ -196,24 +196,25 @@ impl Inner {
         self.holds.end(id);
         let pool = &mut *self.pool.borrow_mut();
         let mut waiting = Vec::new();
-        if let Some(lease) = pool.busy.remove(&id) {
+        let ended = pool.busy.remove(&id);
+        let busy = pool.busy.len();
+        let wanted = pool.demand.idle(busy);
+        if let Some(lease) = ended {
             waiting = lease.waiting;
-            let busy = pool.busy.len();
             pool.demand.ended(busy);
-            let idle = pool.demand.idle(busy);
             if let Some(mut instance) = lease.instance {
-                match self.module.after(&mut instance, pool.idle.len() < idle) {
+                match self.module.after(&mut instance, pool.idle.len() < wanted) {
                     None => pool.idle.push(instance),
                     Some(why) => instance.discard(why),
                 }
             }
-            if pool.idle.len() > idle
+            if pool.idle.len() > wanted
                 && let Some(surplus) = pool.idle.pop()
             {
                 surplus.discard(Discard::Retired);
             }
         }
-        if pool.idle.len() < self.module.spares(pool.busy.len()) && !pool.barren {
+        if pool.idle.len() < self.module.spares(wanted) && !pool.barren {
             match self.module.make_waiting(&self.local) {
                 Ok(instance) => pool.idle.push(instance),
                 Err(_) => pool.barren = true,

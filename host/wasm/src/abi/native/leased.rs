@@ -95,22 +95,23 @@ impl Leased {
     fn release(&self, id: u64) {
         self.holds.end(id);
         let pool = &mut *self.pool.borrow_mut();
-        if let Some(mut instance) = pool.busy.remove(&id) {
-            let busy = pool.busy.len();
+        let ended = pool.busy.remove(&id);
+        let busy = pool.busy.len();
+        let wanted = pool.demand.idle(busy);
+        if let Some(mut instance) = ended {
             pool.demand.ended(busy);
-            let idle = pool.demand.idle(busy);
-            match self.module.after(&mut *instance, pool.idle.len() < idle) {
+            match self.module.after(&mut *instance, pool.idle.len() < wanted) {
                 None => pool.idle.push(instance),
                 Some(why) => instance.discard(why),
             }
-            if pool.idle.len() > idle
+            if pool.idle.len() > wanted
                 && let Some(surplus) = pool.idle.pop()
             {
                 surplus.discard(Discard::Retired);
             }
         }
         // One for the next exchange, and for those that were at work at the same time just now.
-        if pool.idle.len() < self.module.spares(pool.busy.len())
+        if pool.idle.len() < self.module.spares(wanted)
             && !pool.barren
             && let Ok(instance) = self.make(pool)
         {

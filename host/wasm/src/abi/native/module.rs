@@ -45,8 +45,6 @@ pub(super) struct Module {
 /// longer gives way at every tick, for which it needs a stack of its own.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Instances that are made ahead, however little there is to do.
-const SPARES: usize = 2;
 /// The most instances that are made ahead.
 const MAX_SPARES: usize = 16;
 
@@ -299,10 +297,11 @@ impl Module {
         }
     }
 
-    /// How many instances should be at hand when so many are at work. Those that are used again are at hand already.
-    pub(super) fn spares(&self, busy: usize) -> usize {
+    /// How many instances should be made ahead where so many idle ones are wanted. Those that are used again are at hand
+    /// already.
+    pub(super) fn spares(&self, wanted: usize) -> usize {
         match self.isolation {
-            Isolation::Fresh => busy.clamp(SPARES, MAX_SPARES),
+            Isolation::Fresh => wanted.min(MAX_SPARES),
             Isolation::Exclusive | Isolation::Shared => 0,
         }
     }
