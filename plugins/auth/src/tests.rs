@@ -816,7 +816,7 @@ fn instances_share_what_is_right_and_no_more() {
     // What the first one noted, by the same name as any instance would.
     let mac = ring::hmac::Key::new(
         ring::hmac::HMAC_SHA256,
-        ring::digest::digest(&ring::digest::SHA256, BCRYPT[4..].as_bytes()).as_ref(),
+        ring::digest::digest(&ring::digest::SHA256, &BCRYPT.as_bytes()[4..]).as_ref(),
     );
     let tag = ring::hmac::sign(&mac, b"ada\0U*U");
     let note: String = tag

@@ -124,7 +124,7 @@ async fn what_verification_costs() {
                 let reply = client.send(bearer(&token)).await;
                 assert_eq!(reply.status, StatusCode::OK);
                 let timing = reply.field("server-timing").unwrap().to_owned();
-                let filters = timing.split("filters;dur=").nth(1).unwrap_or(&timing);
+                let filters = timing.split("filter;dur=").nth(1).unwrap_or(&timing);
                 let number: String = filters
                     .chars()
                     .take_while(|c| c.is_ascii_digit() || *c == '.')

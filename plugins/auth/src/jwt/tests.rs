@@ -100,11 +100,13 @@ fn the_example_of_rfc_8037_holds() {
 
 // --- Every algorithm, signed by ring ---
 
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
+
 /// Signs with one of ring's keys, and tells the public key as a JWK.
 struct Signer {
     algorithm: &'static str,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
 
 fn signers() -> Vec<Signer> {
