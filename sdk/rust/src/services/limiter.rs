@@ -57,8 +57,8 @@ pub enum Place {
     /// In the proxy's process: never unavailable, and forgotten when it ends.
     #[default]
     Local,
-    /// Where the operator's `[store]` is: on a server that several machines share, or in a file that outlives the process.
-    /// Without either, in the process.
+    /// Where the operator keeps what several machines share or what outlives the process. On a host that has no such place,
+    /// as `Local`.
     Shared,
 }
 
