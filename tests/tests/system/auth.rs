@@ -502,7 +502,8 @@ async fn with_passwords(upstream: &Upstream, more: &str) -> Gateway {
 #[tokio::test]
 async fn guessing_does_not_stop_who_is_known_or_a_neighbour() {
     let upstream = Upstream::echo().await;
-    let gateway = with_passwords(&upstream, "").await;
+    // So few that guesses outnumber them on a slow machine too.
+    let gateway = with_passwords(&upstream, "hashes-at-once = 8\nhashes-per-second = 1\n").await;
     let mut client = gateway.http1().await;
     let reply = client.send(login("ada", "correct horse")).await;
     assert_eq!(verdict(&reply), Ok("ada".to_owned()));
@@ -535,8 +536,9 @@ async fn guessing_does_not_stop_who_is_known_or_a_neighbour() {
     );
     let tried = guesses.iter().filter(|status| **status == 401).count();
     let refused = guesses.iter().filter(|status| **status == 429).count();
+    // Half of eight for one address, of which the right password took one.
     assert!(
-        tried >= 4 && refused > tried,
+        tried >= 3 && refused > tried,
         "{tried} tried, {refused} refused"
     );
     neighbour.finish().await;

@@ -214,8 +214,11 @@ async fn a_compiler_that_breaks_takes_nobody_with_it() {
     let compiler = eventually("a compiler", async || gateway.children().first().copied()).await;
     let path = format!("/proc/{}", compiler.as_raw_nonzero());
     // It is this program, under another name, with nothing of the proxy's environment and no socket.
-    let command = fs::read(format!("{path}/cmdline")).unwrap();
-    assert!(String::from_utf8_lossy(&command).contains("compile-filter"));
+    until("its own command line", async || {
+        let command = fs::read(format!("{path}/cmdline")).unwrap();
+        String::from_utf8_lossy(&command).contains("compile-filter")
+    })
+    .await;
     let environment = fs::read_to_string(format!("{path}/environ")).unwrap_or_default();
     assert!(!environment.contains("HOME"), "{environment}");
     kill_process(compiler, Signal::KILL).unwrap();
