@@ -7,13 +7,16 @@ use ring::signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaEncod
 use rsa::pkcs8::EncodePrivateKey as _;
 use serde_json::{Value, json};
 
+/// Makes a signature of bytes.
+type Sign = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
 /// One who signs.
 pub struct Signer {
     /// The algorithm's name.
     pub algorithm: &'static str,
     /// The key that verifies, as a JWK without an id.
     pub jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>,
+    sign: Sign,
 }
 
 impl std::fmt::Debug for Signer {

@@ -136,7 +136,7 @@ async fn what_verification_costs() {
             times.sort_by(f64::total_cmp);
             times[times.len() / 2]
         });
-        println!("{}: {first} ms, remembered {second} ms", signer.algorithm);
+        eprintln!("{}: {first} ms, remembered {second} ms", signer.algorithm);
     }
 }
 
@@ -566,7 +566,7 @@ async fn a_name_that_nobody_has_takes_as_long_as_a_wrong_password() {
         times.sort();
         times[times.len() / 2].as_secs_f64()
     });
-    println!("known {known:.6} s, unknown {unknown:.6} s");
+    eprintln!("known {known:.6} s, unknown {unknown:.6} s");
     assert!((known / unknown - 1.0).abs() < 0.05, "{known} {unknown}");
 }
 

@@ -120,7 +120,13 @@ fn services(words: &[&str]) -> Option<String> {
                 Err(error) => format!("{error:?}"),
             }
         }
-        [verb @ ("try-take" | "peek" | "charge"), place, key, tokens, shape] => {
+        [
+            verb @ ("try-take" | "peek" | "charge"),
+            place,
+            key,
+            tokens,
+            shape,
+        ] => {
             let bucket = bucket(place, shape)?;
             let outcome = match verb {
                 "try-take" => bucket.take(key, number(tokens)),

@@ -63,9 +63,9 @@ macro_rules! line {
             ["set-path", path] => Some(result($view.set_path(path))),
             ["set-query"] => Some(result($view.set_query(None))),
             ["set-query", query] => Some(result($view.set_query(Some(query)))),
-            ["delay", milliseconds] => {
-                Some(result($view.delay(milliseconds.parse().unwrap_or_default())))
-            }
+            ["delay", milliseconds] => Some(result(
+                $view.delay(milliseconds.parse().unwrap_or_default()),
+            )),
             _ => None,
         }
     };
@@ -149,10 +149,9 @@ macro_rules! view {
                     "route" => view.route(),
                     "request-id" => view.request_id(),
                     "elapsed" => view.elapsed().to_string(),
-                    "certificate" => view.client_certificate().map_or_else(
-                        || "none".to_owned(),
-                        |facts| format!("{facts:?}"),
-                    ),
+                    "certificate" => view
+                        .client_certificate()
+                        .map_or_else(|| "none".to_owned(), |facts| format!("{facts:?}")),
                     "tls" => view.tls().map_or_else(
                         || "none".to_owned(),
                         |tls| {
