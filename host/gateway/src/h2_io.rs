@@ -16,7 +16,7 @@ use crate::answer::ClientFault;
 use crate::h2_guard::Guard;
 use crate::settings::Limits;
 use crate::signals::{CONNECTION, Signals};
-use crate::stream::{ClientStream, LINGER, LINGER_BYTES};
+use crate::stream::{ClientStream, Linger};
 use crate::timer::Timer;
 
 /// A client's connection as the engine has it.
@@ -42,7 +42,7 @@ pub(crate) struct H2Io<IO> {
 
 enum Closing {
     Open,
-    Lingers { left: usize, until: Instant },
+    Lingers(Linger),
     Closed,
 }
 
@@ -99,33 +99,19 @@ impl<IO: ClientStream> H2Io<IO> {
             // Nobody waits for a client that does not read.
             let _ = Pin::new(&mut self.io).poll_write(cx, &goaway);
             let _ = Pin::new(&mut self.io).poll_shutdown(cx);
-            self.closing = Closing::Lingers {
-                left: LINGER_BYTES,
-                until: Instant::now() + LINGER,
-            };
+            self.closing = Closing::Lingers(Linger::new());
         }
         ready!(self.poll_linger(cx));
         self.closing = Closing::Closed;
         Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()))
     }
 
-    /// Reads on for a while behind the end of what was written, and throws it away.
+    /// Reads on for a while behind the end of what was written.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Closing::Lingers { left, until } = &mut self.closing else {
-            return Poll::Ready(());
-        };
-        let mut scratch = [0; 8 * 1024];
-        while *left > 0 {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    *left = left.saturating_sub(buf.filled().len());
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.reading.poll_until(*until, cx),
-            }
+        match &mut self.closing {
+            Closing::Lingers(linger) => linger.poll(&mut self.io, &mut self.reading, cx),
+            Closing::Open | Closing::Closed => Poll::Ready(()),
         }
-        Poll::Ready(())
     }
 
     fn written(&mut self, result: &Poll<io::Result<usize>>) {

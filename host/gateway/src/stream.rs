@@ -7,12 +7,51 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-/// What is still read behind a refused request before the connection is closed under it: an answer that a client has not
-/// read yet is lost if bytes of its own meet a closed socket (RFC 9112 section 9.6).
-pub(crate) const LINGER_BYTES: usize = 1024 * 1024;
-/// For how long it is read.
-pub(crate) const LINGER: Duration = Duration::from_secs(2);
+use crate::timer::Timer;
+
+/// How many bytes are still read behind the last answer, and for how long, before the connection is closed: an answer that a
+/// client has not read yet is lost if bytes of its own meet a closed socket (RFC 9112 section 9.6).
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection that is closed for us, and read on for a while.
+pub(crate) struct Linger {
+    left: usize,
+    until: Instant,
+}
+
+impl Linger {
+    /// It begins now.
+    pub(crate) fn new() -> Self {
+        Linger {
+            left: LINGER_BYTES,
+            until: Instant::now() + LINGER,
+        }
+    }
+
+    /// Reads, and throws it away. Ready when the client has nothing more to say, or has said enough.
+    pub(crate) fn poll(
+        &mut self,
+        io: &mut (impl AsyncRead + Unpin),
+        timer: &mut Timer,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let mut scratch = [0; 8 * 1024];
+        while self.left > 0 {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut *io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buf.filled().len());
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return timer.poll_until(self.until, cx),
+            }
+        }
+        Poll::Ready(())
+    }
+}
 
 /// A client's connection as the gateway is given it.
 pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tidegate_core::clock;
 use tidegate_core::http1::outgoing::Outgoing;
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use tokio::time::Instant;
 
-use crate::stream::{ClientStream, LINGER, LINGER_BYTES};
+use crate::stream::{ClientStream, Linger};
 use crate::timer::Timer;
 
 /// Room for one read of heads and small bodies.
@@ -52,7 +52,7 @@ pub(super) struct Wire {
 
 enum Closing {
     Open,
-    Lingers { left: usize, until: Instant },
+    Lingers(Linger),
 }
 
 impl Wire {
@@ -151,26 +151,12 @@ impl Wire {
             if !shut || !unread || self.has_ended {
                 return Poll::Ready(());
             }
-            self.closing = Closing::Lingers {
-                left: LINGER_BYTES,
-                until: Instant::now() + LINGER,
-            };
+            self.closing = Closing::Lingers(Linger::new());
         }
-        let Closing::Lingers { left, until } = &mut self.closing else {
-            return Poll::Ready(());
-        };
-        let mut scratch = [0; 8 * 1024];
-        while *left > 0 {
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    *left = left.saturating_sub(buf.filled().len());
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.reading.poll_until(*until, cx),
-            }
+        match &mut self.closing {
+            Closing::Lingers(linger) => linger.poll(&mut self.io, &mut self.reading, cx),
+            Closing::Open => Poll::Ready(()),
         }
-        Poll::Ready(())
     }
 
     /// Makes the close that comes a reset.
