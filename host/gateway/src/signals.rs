@@ -57,6 +57,13 @@ impl Signals {
         self.reset.get()
     }
 
+    /// Bytes' end: a request begins. What came too late for an earlier one is not this one's.
+    pub(crate) fn forget_interim(&self) {
+        if self.interim.waits.load(Ordering::Relaxed) {
+            self.interim.take(&mut Vec::new());
+        }
+    }
+
     /// Bytes' end: moves the interim responses that wait behind what is to be written.
     pub(crate) fn take_interim(&self, out: &mut Vec<u8>) {
         if self.interim.waits.load(Ordering::Relaxed) {
@@ -104,4 +111,22 @@ impl InterimBytes {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interim_response_that_comes_too_late_is_no_other_requests() {
+        let signals = Signals::default();
+        let mut out = Vec::new();
+        signals.interim.put(b"103");
+        signals.take_interim(&mut out);
+        assert_eq!(out, b"103");
+        signals.interim.put(b"late");
+        signals.forget_interim();
+        signals.take_interim(&mut out);
+        assert_eq!(out, b"103");
+    }
 }

@@ -87,6 +87,7 @@ impl Link {
         self.number.set(number);
         self.expects.set(expects);
         self.rest.set(None);
+        self.signals.forget_interim();
         RequestBody {
             link: Rc::clone(self),
             number,
